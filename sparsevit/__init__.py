@@ -1,0 +1,40 @@
+"""SparseViT: latency-aware search for sparse Swin Transformers.
+
+    model = sparsevit.load_model("digits-supernet.safetensors")
+    model.set_sparsity(sparsevit.load_config("best.json"))
+    logits = model(images)
+
+Names load on first use, so that the parts that need only numpy import without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "SparsityConfig": "sparsevit.sparsity.config",
+    "SparseSwin": "sparsevit.swin.model",
+    "SwinConfig": "sparsevit.swin.config",
+    "adapt": "sparsevit.training.adapt",
+    "finetune": "sparsevit.training.finetune",
+    "load_backbone": "sparsevit.swin.checkpoints.microsoft",
+    "load_config": "sparsevit.deploy",
+    "load_model": "sparsevit.tasks.files",
+    "run_search": "sparsevit.search.run",
+    "save_model": "sparsevit.tasks.files",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'sparsevit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

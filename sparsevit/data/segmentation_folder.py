@@ -1,0 +1,93 @@
+"""Semantic segmentation from folders: `images/SPLIT/NAME.jpg|png`, `annotations/SPLIT/NAME.png`.
+
+The layout of ADE20K and of OpenMMLab's converted sets. A label image holds one class index per
+pixel; 255 is ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sparsevit.errors import DatasetError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+FORMATS = ("JPEG", "PNG")
+MAX_PIXELS = 64_000_000
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class SegmentationFolder:
+    """One split of a folder of images and label images; read one at a time, in order of name."""
+
+    root: Path
+    split: str
+    classes: int
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[Path, Path], ...]:
+        """(image, annotation) files. DatasetError names what is missing."""
+        images = self.root / "images" / self.split
+        annotations = self.root / "annotations" / self.split
+        for folder in (images, annotations):
+            if not folder.is_dir():
+                raise DatasetError(
+                    f"there is no folder {folder}: expected images/{self.split}/NAME.jpg and "
+                    f"annotations/{self.split}/NAME.png under {self.root}."
+                )
+        files = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        pairs = tuple((image, annotations / f"{image.stem}.png") for image in files)
+        if not pairs:
+            raise DatasetError(f"{images} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+        for pair in pairs:
+            self._check_file(*pair)
+        return pairs
+
+    def _check_file(self, image: Path, annotation: Path) -> None:
+        if not annotation.is_file():
+            raise DatasetError(f"{image.name} has no annotation {annotation}.")
+        root = self.root.resolve()
+        for path in (image, annotation):
+            if not path.resolve().is_relative_to(root):
+                raise DatasetError(f"{path} is a link out of the data set.")
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image_path, annotation_path = self.pairs[index]
+        image = _read(image_path, "RGB")
+        labels = _read(annotation_path, None)
+        if labels.ndim != 2 or labels.dtype != np.uint8:
+            raise DatasetError(
+                f"{annotation_path} must hold one 8-bit class index per pixel, "
+                f"it is {labels.dtype} {labels.shape}."
+            )
+        if labels.shape != image.shape[:2]:
+            raise DatasetError(
+                f"{annotation_path} is {labels.shape}, its image {image.shape[:2]}: they must match."
+            )
+        wrong = np.unique(labels[(labels >= self.classes) & (labels != IGNORED)])
+        if len(wrong):
+            raise DatasetError(
+                f"{annotation_path} holds the class {wrong[0]}; the model knows 0 to "
+                f"{self.classes - 1}, and {IGNORED} for ignored pixels."
+            )
+        return image, labels
+
+
+def _read(path: Path, mode: str | None) -> np.ndarray:
+    """An image as uint8; the format and the size are checked before anything is decoded."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DatasetError(f"{path} has {image.width} x {image.height} pixels: too large.")
+            return np.array(image.convert(mode) if mode else image)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{path} cannot be read as {' or '.join(FORMATS)}: {error}") from error

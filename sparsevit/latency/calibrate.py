@@ -1,0 +1,160 @@
+"""Calibration: times the parts of a model on this device, which gives its latency map.
+
+Each block pair is timed alone at every distinct kept count, on features of real images; the rest
+(embedding, merging, norms, head) is the forward with no block run. All timings are interleaved with
+the dense model, so that a device that slows down meanwhile shifts them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsevit.latency.meter import Measurement, measure_many
+from sparsevit.search.latency_map import LatencyMap, map_key
+from sparsevit.sparsity.config import SparsityConfig, kept_windows
+from sparsevit.sparsity.score import WindowScore, get_score
+from sparsevit.tasks.base import TaskModel
+
+Progress = Callable[[int, int], None]
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One timed piece. kind: fixed_model, fixed_backbone, enter, scored_enter or pair."""
+
+    kind: str
+    run: Run
+    stage: int = -1
+    pair: int = -1
+    level: int = -1
+
+
+@torch.inference_mode()
+def calibrate(
+    model: TaskModel,
+    images_BCHW: Tensor,
+    score: str,
+    levels: Sequence[int],
+    *,
+    threads: int | None,
+    facts: dict[str, Any],
+    max_seconds: float = 60.0,
+    progress: Progress | None = None,
+) -> tuple[LatencyMap, Measurement]:
+    """The latency map of `model` on `images_BCHW` [batch, 3, H, W], and the dense measurement.
+
+    facts: everything the map depends on (sparsevit.search.latency_map.map_facts); they give its key.
+    The receipt is empty: the caller knows the device and adds it.
+    """
+    pairs = model.backbone.config.pairs
+    model.set_sparsity(SparsityConfig.dense(pairs, score))
+    parts = _parts(model, images_BCHW, get_score(score), levels)
+    timings = measure_many(
+        [part.run for part in parts],
+        lambda: model(images_BCHW),
+        device=images_BCHW.device,
+        threads=threads,
+        max_seconds=max_seconds,
+        progress=progress,
+    )
+    dense = timings[0]
+    ms = {id(part): timing.corrected_ms for part, timing in zip(parts, timings, strict=True)}
+    found = {part.kind: ms[id(part)] for part in parts if part.kind.startswith("fixed")}
+    latency_map = LatencyMap(
+        key=map_key(facts),
+        levels=tuple(levels),
+        fixed_ms=found["fixed_model"],
+        backbone_fixed_ms=found["fixed_backbone"],
+        pair_ms=_pair_table(model, parts, ms, levels),
+        dense_ms=dense.reference_p50,
+        receipt={},
+        facts=facts,
+    )
+    return latency_map, dense
+
+
+def _parts(
+    model: TaskModel, images: Tensor, score: WindowScore, levels: Sequence[int]
+) -> list[Part]:
+    backbone = model.backbone
+    parts = [
+        Part("fixed_model", lambda: model.head(_without_blocks(model, images))),
+        Part("fixed_backbone", lambda: _without_blocks(model, images)),
+    ]
+    x = backbone.patch_embed(images)
+    for index, stage in enumerate(backbone.layers):
+        parts += _stage_parts(model, index, x, score, levels)
+        dense, _ = backbone.run_stage(stage, x.clone(), (0,) * backbone.config.pairs[index])
+        x = stage.downsample(dense) if stage.downsample is not None else dense
+    return parts
+
+
+def _stage_parts(
+    model: TaskModel, index: int, x: Tensor, score: WindowScore, levels: Sequence[int]
+) -> list[Part]:
+    stage = model.backbone.layers[index]
+    # One state serves every timing of the stage: what the tokens hold does not change the time.
+    state = stage.enter(x.clone(), score)
+    parts = [
+        Part("enter", lambda: stage.enter(x, None), index),
+        Part("scored_enter", lambda: stage.enter(x, score), index),
+    ]
+    windows = state.partitions[0].windows
+    for pair in range(model.backbone.config.pairs[index]):
+        seen = set()
+        for level in levels:
+            if (kept := kept_windows(windows, level)) in seen:
+                continue
+            seen.add(kept)
+            # `late` scores inside the first pair where anything is dropped.
+            scored = score if level or not score.after_first_block else None
+            parts.append(
+                Part(
+                    "pair",
+                    lambda p=pair, k=level, s=scored: stage.run_pair(state, p, k, s),
+                    index,
+                    pair,
+                    level,
+                )
+            )
+    return parts
+
+
+def _without_blocks(model: TaskModel, images: Tensor) -> list[Tensor]:
+    """The backbone's forward with every block left out: what no ratio can change."""
+    backbone, features = model.backbone, []
+    x = backbone.patch_embed(images)
+    for index, stage in enumerate(backbone.layers):
+        x = stage.leave(stage.enter(x, None))
+        features.append(backbone.output_norm(index)(x).permute(0, 3, 1, 2))
+        if stage.downsample is not None:
+            x = stage.downsample(x)
+    return features
+
+
+def _pair_table(
+    model: TaskModel, parts: Sequence[Part], ms: dict[int, float], levels: Sequence[int]
+) -> tuple[tuple[float, ...], ...]:
+    """ms [pair][level]. A stage is scored once if its last pair drops anything: levels never fall
+    within a stage, so the last pair's level says so, and carries the cost."""
+    rows = []
+    for index, count in enumerate(model.backbone.config.pairs):
+        mine = [p for p in parts if p.stage == index]
+        times = {(p.pair, p.level): ms[id(p)] for p in mine if p.kind == "pair"}
+        enter, scored = (
+            next(ms[id(p)] for p in mine if p.kind == kind) for kind in ("enter", "scored_enter")
+        )
+        for pair in range(count):
+            row, last = [], 0.0
+            for level in levels:
+                last = times.get((pair, level), last)  # a level that keeps no fewer windows
+                is_scored = level > 0 and pair == count - 1
+                row.append(last + (max(0.0, scored - enter) if is_scored else 0.0))
+            rows.append(tuple(row))
+    return tuple(rows)

@@ -1,0 +1,107 @@
+"""The choices of a search that are plain arithmetic on its latency map and its evaluations.
+
+Shared by the in-process search and the service's coordinator, so that both take the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparsevit.errors import BudgetUnreachable, ConfigError
+from sparsevit.search.evolution import Evaluation
+from sparsevit.search.feasible import FeasibleSet
+from sparsevit.search.latency_map import LatencyMap, Scope
+from sparsevit.search.space import SearchSpace
+from sparsevit.sparsity.config import Genes
+
+BEST = 3
+"""Finalists that are simply the best by metric."""
+
+PREDICTION_SLACK = 1.03
+"""Predictions are off by a percent or two: a config this little over the budget may be within it."""
+
+SAFE_SHARE = 0.95
+"""One finalist is predicted this far below the budget, in case all the others turn out slower."""
+
+UNIFORM = 2
+"""Uniform configs measured beside the finalists: the best predicted feasible, and one in reserve."""
+
+
+def search_space(inspection: Mapping[str, Any], levels: Sequence[int] | None) -> SearchSpace:
+    """The configs of the inspected network at the levels asked for (None: all)."""
+    pairs, windows = inspection["architecture"]["pairs"], inspection["windows"]
+    if levels is None:
+        return SearchSpace(tuple(pairs), tuple(windows))
+    return SearchSpace(tuple(pairs), tuple(windows), tuple(levels))
+
+
+def dense_ms(latency_map: LatencyMap, scope: Scope) -> float:
+    """Latency of the dense network: measured for the model, predicted for the backbone alone."""
+    if scope == "model":
+        return latency_map.dense_ms
+    return float(latency_map.predict((0,) * len(latency_map.pair_ms), scope="backbone"))
+
+
+def parse_budget(budget: float | str, dense: float) -> float:
+    """A budget in ms, or a share of the dense latency such as "60%", in ms."""
+    if not isinstance(budget, str):
+        return float(budget)
+    try:
+        share = float(budget.strip().removesuffix("%"))
+    except ValueError:
+        share = -1.0
+    if not budget.strip().endswith("%") or not 0 < share <= 100:
+        raise ConfigError(
+            f'the budget {budget!r} is neither milliseconds nor a share such as "60%".'
+        )
+    return dense * share / 100
+
+
+def reachable_budget(
+    budget: float | str, latency_map: LatencyMap, space: SearchSpace, scope: Scope
+) -> float:
+    """The latency budget in ms.
+
+    Raises BudgetUnreachable, naming the nearest budget that can be met, where no config is
+    predicted to meet it.
+    """
+    dense = dense_ms(latency_map, scope)
+    budget_ms = parse_budget(budget, dense)
+    fastest = FeasibleSet(space, latency_map, budget_ms, scope).min_ms
+    if fastest <= budget_ms:
+        return budget_ms
+    # Rounded up: a user who types the number back in must be served.
+    nearest = -(-fastest * 1000 // 1) / 1000
+    raise BudgetUnreachable(
+        f"No config is predicted to run within {budget_ms:.3f} ms on this device: the fastest takes "
+        f"{nearest:.3f} ms, the dense model {dense:.3f} ms. The nearest possible budget is "
+        f"{nearest:.3f} ms ({100 * nearest / dense:.1f}% of dense).",
+        nearest_ms=nearest,
+    )
+
+
+def map_verdicts(latency_map: LatencyMap) -> tuple[str, ...]:
+    """What the latency map alone says about the search."""
+    head_ms = latency_map.fixed_ms - latency_map.backbone_fixed_ms
+    return ("HEAD_DOMINATES",) if head_ms > latency_map.dense_ms / 2 else ()
+
+
+def finalists(history: Sequence[Evaluation], budget_ms: float) -> list[Genes]:
+    """Who is measured: the best by metric, and the best of those that are safely fast enough."""
+    ranked = sorted(history, key=lambda one: (-one.metric, one.latency_ms))
+    near = [one.genes for one in ranked if one.latency_ms <= budget_ms * PREDICTION_SLACK]
+    chosen = near[:BEST]
+    safe = next((one.genes for one in ranked if one.latency_ms <= budget_ms * SAFE_SHARE), None)
+    if safe is not None and safe not in chosen:
+        chosen.append(safe)
+    return chosen
+
+
+def best_uniform(
+    space: SearchSpace, latency_map: LatencyMap, budget_ms: float, scope: Scope
+) -> list[Genes]:
+    """The densest uniform configs that may be within the budget."""
+    rows = [tuple(int(level) for level in row) for row in space.uniform()]
+    limit = budget_ms * PREDICTION_SLACK
+    return [row for row in rows if latency_map.predict(row, scope) <= limit][:UNIFORM]

@@ -1,0 +1,232 @@
+"""Latency-constrained evolution: which configs to evaluate next.
+
+    generation 0   the uniform configs (the baseline), then configs spread over latency
+    generation g   parents = the best of the whole history; half of the offspring by mutation,
+                   half by crossover; what the moves do not fill comes from the feasible rest
+
+`propose` keeps no state: the same seed, generation, finished evaluations (in any order) and latency
+map give the same proposals, so a search resumes from its log and replays. Only configs within the
+budget by the map are proposed, and none that keeps the same windows as one evaluated before.
+
+After SparseViT's search (paper, section 3.4; NSGA-II's survival), with these deviations:
+ - the paper times every proposal and drops those outside its latency window; the map filters here;
+ - the paper's parents are the best by metric alone, those of NSGA-II the best front. The winner is
+   the best metric within the budget, and far from the budget nothing is won, so the better half
+   of the parents goes by metric, and the other half by rank and crowding keeps variety;
+ - its population is refilled with duplicates; proposals here are distinct over the whole history;
+ - at least one gene of a mutant changes, mostly by one level (moves.py).
+
+Importable without torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sparsevit.errors import ConfigError
+from sparsevit.search.feasible import FeasibleSet
+from sparsevit.search.latency_map import LatencyMap, Scope
+from sparsevit.search.moves import Evaluation, crossover, mutate, select_parents
+from sparsevit.search.space import SearchSpace
+from sparsevit.sparsity.config import Genes
+
+MOVE_ROUNDS = 16
+LATENCY_BANDS = 8
+NEAR_BUDGET = 0.1  # the top band: this share of the way from the budget to the fastest config
+MAX_LISTED = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolutionSettings:
+    """How a search runs. Raises ConfigError for a value that makes no sense.
+
+    population: proposals per generation. parents: survivors that offspring come from.
+    mutation: probability that a gene of a mutant changes. max_evaluations: of the whole search.
+    """
+
+    population: int = 100
+    parents: int = 25
+    generations: int = 30
+    mutation: float = 0.1
+    seed: int = 0
+    max_evaluations: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.population < 1 or self.generations < 1:
+            raise ConfigError("population and generations must be at least 1.")
+        if not 1 <= self.parents <= self.population:
+            raise ConfigError(
+                f"parents is {self.parents}; it lies between 1 and population ({self.population})."
+            )
+        if not 0 <= self.mutation <= 1:
+            raise ConfigError(f"mutation is {self.mutation}; it is a probability, 0 to 1.")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError("seed must lie between 0 and 2**64 - 1.")
+        if self.max_evaluations is not None and self.max_evaluations < 1:
+            raise ConfigError("max_evaluations must be at least 1, or left out.")
+
+
+class Strategy(Protocol):
+    """Proposes a generation. [] means that the search is over: all generations or evaluations
+    are used up, or no feasible config is left."""
+
+    def __call__(
+        self,
+        space: SearchSpace,
+        latency_map: LatencyMap,
+        budget_ms: float,
+        scope: Scope,
+        settings: EvolutionSettings,
+        history: Sequence[Evaluation],
+        generation: int,
+    ) -> list[Genes]: ...
+
+
+def propose(
+    space: SearchSpace,
+    latency_map: LatencyMap,
+    budget_ms: float,
+    scope: Scope,
+    settings: EvolutionSettings,
+    history: Sequence[Evaluation],
+    generation: int,
+) -> list[Genes]:
+    """The configs of one generation by evolution: a pure function of its arguments.
+
+    history: every finished evaluation of the generations before, in any order; later ones are
+    ignored, so that a log replays. [] means that the search is over.
+    """
+    past = [e for e in history if e.generation < generation]
+    draft = _Draft(FeasibleSet(space, latency_map, budget_ms, scope), settings, past, generation)
+    if generation == 0:
+        draft.add(_baseline(draft.feasible))
+        draft.add(_spread(draft.feasible, draft.rng, draft.missing))
+    else:
+        _breed(draft, select_parents(past, budget_ms, settings.parents), settings.mutation)
+    draft.fill()
+    return draft.genes
+
+
+def propose_random(
+    space: SearchSpace,
+    latency_map: LatencyMap,
+    budget_ms: float,
+    scope: Scope,
+    settings: EvolutionSettings,
+    history: Sequence[Evaluation],
+    generation: int,
+) -> list[Genes]:
+    """The configs of one generation, uniform over the feasible ones; as `propose` in all else."""
+    past = [e for e in history if e.generation < generation]
+    draft = _Draft(FeasibleSet(space, latency_map, budget_ms, scope), settings, past, generation)
+    if generation == 0:
+        draft.add(_baseline(draft.feasible))
+    draft.fill()
+    return draft.genes
+
+
+STRATEGIES: dict[str, Strategy] = {"evolution": propose, "random": propose_random}
+
+
+class _Draft:
+    """The generation being put together: distinct, feasible configs in the order they came."""
+
+    def __init__(
+        self,
+        feasible: FeasibleSet,
+        settings: EvolutionSettings,
+        past: Sequence[Evaluation],
+        generation: int,
+    ) -> None:
+        self.feasible = feasible
+        self.rng = np.random.default_rng([settings.seed, generation])
+        self.genes: list[Genes] = []
+        self.wanted = settings.population if generation < settings.generations else 0
+        if settings.max_evaluations is not None:
+            self.wanted = max(0, min(self.wanted, settings.max_evaluations - len(past)))
+        self._seen = set(self._keys(np.array([e.genes for e in past], np.uint8))) if past else set()
+
+    @property
+    def missing(self) -> int:
+        return self.wanted - len(self.genes)
+
+    def add(self, rows: np.ndarray, up_to: int | None = None) -> None:
+        """Takes the feasible and new of rows, in order, until `up_to` (wanted) configs stand."""
+        limit = self.wanted if up_to is None else min(up_to, self.wanted)
+        if len(self.genes) >= limit or not len(rows):
+            return
+        feasible = self.feasible
+        rows = rows[feasible.latency_map.feasible(rows, feasible.budget_ms, feasible.scope)]
+        for key, row in zip(self._keys(rows), rows.tolist(), strict=True):
+            if len(self.genes) == limit:
+                return
+            if key not in self._seen:
+                self._seen.add(key)
+                self.genes.append(tuple(row))
+
+    def fill(self) -> None:
+        """Fills up with feasible configs never seen: drawn while that is quick, then listed."""
+        for _ in range(MOVE_ROUNDS):
+            if self.missing > 0:
+                self.add(self.feasible.sample(self.rng, 2 * self.missing + 8))
+        # Draws miss what is new only when most has been seen; the rest is then short to list.
+        if self.missing > 0 and self.feasible.count <= MAX_LISTED:
+            self.add(self.rng.permutation(self.feasible.enumerate()))
+
+    def _keys(self, rows: np.ndarray) -> list[bytes]:
+        return [row.tobytes() for row in self.feasible.space.kept(rows)]
+
+
+def _baseline(feasible: FeasibleSet) -> np.ndarray:
+    """The uniform configs, nearest to the budget first."""
+    rows = feasible.space.uniform()
+    ms = feasible.latency_map.predict(rows, feasible.scope)
+    return rows[np.argsort(-ms, kind="stable")]
+
+
+def _spread(feasible: FeasibleSet, rng: np.random.Generator, n: int) -> np.ndarray:
+    """About 2n feasible configs, one near the budget and one from anywhere in latency in turn.
+
+    Uniform draws would crowd around the middle latency, where most configs are.
+    """
+    reach = feasible.budget_ms - feasible.min_ms
+    if n < 1 or reach < 0:
+        return np.empty((0, feasible.space.gene_count), np.uint8)
+    near = feasible.sample(rng, n, above_ms=feasible.budget_ms - NEAR_BUDGET * reach)
+    edges = feasible.min_ms + reach * np.arange(1, LATENCY_BANDS + 1) / LATENCY_BANDS
+    floors = [-math.inf, *edges]
+    each = -(-n // LATENCY_BANDS)
+    bands = [
+        feasible.sample(rng, each, above_ms=low, up_to_ms=high)
+        for low, high in zip(floors, edges, strict=False)
+    ]
+    anywhere = rng.permutation(np.concatenate(bands))
+    both = min(len(near), len(anywhere))
+    pairs = np.stack((near[:both], anywhere[:both]), axis=1).reshape(-1, near.shape[1])
+    return np.concatenate((pairs, near[both:], anywhere[both:]))
+
+
+def _breed(draft: _Draft, parents: np.ndarray, mutation: float) -> None:
+    """Half of the offspring by mutation, half by crossover; each half may make up for the other."""
+    if not len(parents):
+        return
+
+    def mutants(n: int) -> np.ndarray:
+        return mutate(draft.feasible.space, draft.rng, parents, mutation, n)
+
+    def crossed(n: int) -> np.ndarray:
+        return crossover(draft.feasible.space, draft.rng, parents, n)
+
+    half = (draft.wanted + 1) // 2
+    turns: tuple[tuple[Callable[[int], np.ndarray], int], ...]
+    turns = ((mutants, half), (crossed, draft.wanted), (mutants, draft.wanted))
+    for move, target in turns:
+        for _ in range(MOVE_ROUNDS):
+            short = target - len(draft.genes)
+            if short > 0:
+                draft.add(move(4 * short + 8), target)

@@ -1,0 +1,61 @@
+"""The pictures of a finished search, as PNG bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsevit.plots import pareto_png, window_map_png
+from sparsevit.sparsity.config import Genes
+from sparsevit.swin.coverage import layer_counts
+
+if TYPE_CHECKING:
+    from sparsevit.search.steps import Session
+    from sparsevit.search.verify import Verification
+
+WINDOW_IMAGES = 4
+
+
+def pareto_picture(
+    job: Verification, document: Mapping[str, Any], front: Sequence[Mapping[str, Any]]
+) -> bytes:
+    """Every evaluation, the front, dense, the budget, the winner and the uniform configs.
+
+    The metric is that of the search split: it is the one all of them have.
+    """
+    rows = job.search_facts["evaluations"]
+    points = [(row["latency_ms"], row["metric"]) for row in rows]
+    uniform = [(row["latency_ms"], row["metric"]) for row in rows if len(set(row["genes"])) == 1]
+    metric, latency = document["metric"]["search"], document["latency_ms"]
+    return pareto_png(
+        points=np.array(points).reshape(-1, 2),
+        front=np.array([(p["latency_predicted"], p["metric"]) for p in front]).reshape(-1, 2),
+        dense=(latency["dense"], metric["dense"]["value"]),
+        budget_ms=job.budget_ms,
+        winner=(latency["p50"], metric["value"]),
+        uniform=np.array(uniform).reshape(-1, 2),
+        metric_name=f"{document['metric']['name']} ({metric['split']} split)",
+    )
+
+
+def window_picture(session: Session, genes: Genes) -> bytes:
+    """Images of the search split, each window coloured by the number of layers that computed it."""
+    count = min(WINDOW_IMAGES, len(session.splits.search))
+    session.model.set_sparsity(session.sparsity(genes))
+    counts = layer_counts(session.model.backbone, session.latency_images(count))
+    height, width = counts.shape[1:]
+    images = np.stack(
+        [_shown(session.splits.search.sample(i)[0], height, width) for i in range(count)]
+    )
+    layers = sum(session.model.backbone.config.depths)
+    return window_map_png(images, counts, layers, "Layers that computed each window")
+
+
+def _shown(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    from PIL import Image
+
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height)))

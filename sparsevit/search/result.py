@@ -1,0 +1,160 @@
+"""The documents of a finished search: the best config JSON and the points of the front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import sparsevit
+from sparsevit.deploy import SCHEMA_VERSION
+from sparsevit.latency.meter import Measurement
+from sparsevit.search.pareto import pareto_front
+from sparsevit.sparsity.config import Genes
+
+if TYPE_CHECKING:
+    from sparsevit.search.verify import Contender, Verification
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A metric on one split, with its 95% interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "interval": list(self.interval)}
+
+
+def best_config(
+    job: Verification,
+    winner: Contender,
+    baseline: Contender | None,
+    dense: Scores,
+    report: Mapping[Genes, Scores],
+    executed: Sequence[Sequence[int]],
+    receipt_id: str,
+    macs: int,
+) -> dict[str, Any]:
+    """The best config JSON; report: scores on the report split by genes."""
+    session, model = job.session, job.session.model
+    report_name = session.splits.report_name
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "architecture": model.backbone.config.to_dict(),
+        "task": model.task,
+        "weights": {
+            "sha256": model.weights_sha256,
+            "source": "checkpoint",
+            "dialect": "sparsevit",
+        },
+        "input": session.input,
+        "preprocess": session.preprocess.to_dict(),
+        **session.sparsity(winner.genes).to_dict(),
+        "kept_windows": [list(stage) for stage in executed],
+        "metric": {
+            "name": model.metric["name"],
+            **report[winner.genes].to_dict(),
+            "dense": report[job.dense_genes].to_dict(),
+            "split": report_name,
+            "search": {
+                **winner.scores.to_dict(),
+                "dense": dense.to_dict(),
+                "split": session.splits.search_name,
+            },
+        },
+        "latency_ms": latency_document(job, winner),
+        "macs": {"value": macs, "dense": job.macs(job.dense_genes)},
+        "uniform": uniform_document(job, baseline, report),
+        "receipt": receipt_id,
+        "search": {
+            **{k: job.search_facts.get(k) for k in ("job_id", "strategy", "seed")},
+            "evaluations": len(job.search_facts["evaluations"]),
+            "version": sparsevit.__version__,
+        },
+    }
+
+
+def latency_document(job: Verification, contender: Contender) -> dict[str, Any]:
+    """Measured latency in the job's scope, and both scopes beside dense."""
+    latency = contender.latency[job.scope]
+    return {
+        **{k: getattr(latency, k) for k in ("p50", "p90", "p99")},
+        "interval": list(latency.interval),
+        "budget": job.budget_ms,
+        "dense": latency.reference_p50,
+        "scope": job.scope,
+        "device": job.session.device_facts["model"],
+        "predicted": job.latency_map.predict(contender.genes, job.scope),
+        "scopes": {scope: scope_document(m) for scope, m in contender.latency.items()},
+    }
+
+
+def scope_document(latency: Measurement) -> dict[str, Any]:
+    return {
+        "p50": latency.p50,
+        "interval": list(latency.interval),
+        "dense": latency.reference_p50,
+        "dense_interval": list(latency.reference_interval or ()),
+        "ratio": latency.ratio,
+    }
+
+
+def uniform_document(
+    job: Verification, baseline: Contender | None, report: Mapping[Genes, Scores]
+) -> dict[str, Any] | None:
+    """The best uniform config within the budget, measured the same way; None where none is."""
+    if baseline is None:
+        return None
+    return {
+        "ratio": baseline.genes[0] / 10,
+        "metric": report[baseline.genes].to_dict(),
+        "metric_search": baseline.scores.to_dict(),
+        "latency_ms": scope_document(baseline.latency[job.scope]),
+    }
+
+
+def front_points(
+    job: Verification, contenders: Sequence[Contender], receipt_id: str, winner: Contender
+) -> list[dict[str, Any]]:
+    """The Pareto front over all evaluations, fastest first; what was measured says so.
+
+    Latency and metric of the others are the map's prediction and the search's evaluation.
+    """
+    rows = job.search_facts["evaluations"]
+    measured = {c.genes: c for c in contenders}
+    costs = np.array([[row["latency_ms"], -row["metric"]] for row in rows]).reshape(-1, 2)
+    points = [front_point(job, rows[i], measured) for i in pareto_front(costs)]
+    # The winner stands in the list even where a config that measured too slow dominates it.
+    if not any(p["genes"] == list(winner.genes) for p in points):
+        row = {
+            "genes": winner.genes,
+            "metric": winner.scores.value,
+            "latency_ms": job.latency_map.predict(winner.genes, job.scope),
+        }
+        points.append(front_point(job, row, measured))
+    for point in points:
+        point["winner"] = point["genes"] == list(winner.genes)
+        point["receipt"] = receipt_id if point["winner"] else None
+    return sorted(points, key=lambda p: p["latency_ms"])
+
+
+def front_point(
+    job: Verification, row: Mapping[str, Any], measured: Mapping[Genes, Contender]
+) -> dict[str, Any]:
+    genes: Genes = tuple(row["genes"])
+    contender = measured.get(genes)
+    latency = contender.latency[job.scope] if contender else None
+    return {
+        "genes": list(genes),
+        **job.session.sparsity(genes).to_dict(),
+        "metric": row["metric"],
+        "metric_interval": list(contender.scores.interval) if contender else None,
+        "latency_ms": latency.p50 if latency else row["latency_ms"],
+        "latency_interval": list(latency.interval) if latency else None,
+        "latency_predicted": row["latency_ms"],
+        "measured": latency is not None,
+    }

@@ -1,0 +1,202 @@
+"""The four computations of a search: inspect, calibrate, evaluate, measure.
+
+The in-process search (`run_search`) and the service's workers call the same methods: what a job
+finds is what the library finds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sparsevit
+from sparsevit import metrics
+from sparsevit.data.base import Preprocess, Splits, shard_indices
+from sparsevit.data.sources import dataset_sha256, open_splits
+from sparsevit.errors import CheckpointMismatch, ConfigError, DeviceError
+from sparsevit.evaluate import evaluate
+from sparsevit.latency.calibrate import calibrate
+from sparsevit.latency.receipt import device_facts, receipt
+from sparsevit.search.latency_map import LatencyMap, map_facts
+from sparsevit.search.verify import Verification
+from sparsevit.sparsity.config import DEFAULT_SCORE, MAX_LEVEL, Genes, SparsityConfig
+from sparsevit.sparsity.score import get_score
+from sparsevit.tasks.base import TaskModel
+from sparsevit.tasks.files import load_model
+
+Progress = Callable[[int, int], None]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHARD_IMAGES = 16
+MAX_SHARDS = 256
+LATENCY_IMAGES = 32
+
+
+class Session:
+    """A checkpoint and a data set, loaded on one device, for one search.
+
+    checkpoint: a path, a built-in name, or a loaded TaskModel. dataset: see data.sources.
+    input: height, width (None: the data set's own), batch, precision, mode, threads.
+    preprocess, score, task: None takes what the checkpoint says, or the library's default.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path | TaskModel,
+        dataset: str | Path | Mapping[str, Any],
+        device: str = "cpu",
+        input: Mapping[str, Any] | None = None,
+        preprocess: Mapping[str, Any] | None = None,
+        score: str | None = None,
+        task: str | None = None,
+    ) -> None:
+        self.device = _open_device(device)
+        model = checkpoint if isinstance(checkpoint, TaskModel) else load_model(checkpoint)
+        if task not in (None, model.task):
+            raise CheckpointMismatch(
+                f"the checkpoint is for {model.task}, the job asks for {task}."
+            )
+        self.dataset = dataset
+        self.score = get_score(score or model.adapted or DEFAULT_SCORE).name
+        self.classes = len(model.class_names)
+        self.splits: Splits = open_splits(dataset, self.classes)
+        self.input = self._fill_input(dict(input or {}))
+        size = (self.input["height"], self.input["width"])
+        self.preprocess: Preprocess = model.preprocess.updated(preprocess).updated({"resize": size})
+        model.preprocess = self.preprocess
+        self.model = model.to(self.device, PRECISIONS[self.input["precision"]]).eval()
+
+    def _fill_input(self, given: dict[str, Any]) -> dict[str, Any]:
+        defaults = {"batch": 1, "precision": "fp32", "mode": "eager", "threads": None}
+        unknown = given.keys() - defaults.keys() - {"height", "width"}
+        if unknown:
+            raise ConfigError(f"input has no field {sorted(unknown)[0]!r}.")
+        filled = defaults | {k: v for k, v in given.items() if v is not None}
+        height, width = self.splits.search.sample(0)[0].shape[:2]
+        filled = {"height": height, "width": width} | filled
+        if filled["precision"] not in PRECISIONS or filled["mode"] != "eager":
+            raise ConfigError(
+                f"precision is one of {', '.join(PRECISIONS)} and mode is eager in this version."
+            )
+        if self.device.type == "cpu" and filled["threads"] is None:
+            filled["threads"] = torch.get_num_threads()
+        return filled
+
+    @property
+    def pairs(self) -> tuple[int, ...]:
+        return self.model.backbone.config.pairs
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Windows per image in each stage."""
+        return self.model.backbone.config.stage_windows(self.input["height"], self.input["width"])
+
+    @property
+    def shards(self) -> int:
+        """Fixed by the data, never by the number of workers."""
+        return min(MAX_SHARDS, -(-len(self.splits.search) // SHARD_IMAGES))
+
+    @cached_property
+    def device_facts(self) -> dict[str, Any]:
+        return device_facts(self.device)
+
+    def sparsity(self, genes: Genes) -> SparsityConfig:
+        return SparsityConfig.from_genes(genes, self.pairs, self.score)
+
+    def map_facts(self) -> dict[str, Any]:
+        """Everything this search's latency map depends on."""
+        return map_facts(
+            architecture=self.model.backbone.config.to_dict() | {"head": self.model.describe()},
+            input=self.input,
+            score=self.score,
+            device=self.device_facts,
+            versions={"torch": str(torch.__version__), "sparsevit": sparsevit.__version__},
+        )
+
+    def inspect(self) -> dict[str, Any]:
+        """What the request left open, settled; JSON."""
+        facts = self.map_facts()
+        from sparsevit.search.latency_map import map_key
+
+        return {
+            "architecture": self.model.backbone.config.to_dict() | {"pairs": list(self.pairs)},
+            "task": self.model.task,
+            "checkpoint_sha256": self.model.weights_sha256,
+            "dataset_sha256": dataset_sha256(self.dataset, self.classes),
+            "input": self.input,
+            "preprocess": self.preprocess.to_dict(),
+            "score": self.score,
+            "windows": list(self.windows),
+            "splits": {"search": len(self.splits.search), "report": len(self.splits.report)},
+            "metric": self.model.metric,
+            "images": len(self.splits.search),
+            "shards": self.shards,
+            "adapted": self.model.adapted is not None,
+            "device": self.device_facts["model"],
+            "latency_map_key": map_key(facts),
+        }
+
+    def latency_images(self, count: int) -> Tensor:
+        """`count` real images of the search split, preprocessed, on the device."""
+        total = len(self.splits.search)
+        images = [self.splits.search.sample(i % total)[0] for i in range(count)]
+        return self.preprocess(images).to(self.device, PRECISIONS[self.input["precision"]])
+
+    def calibrate(self, progress: Progress | None = None) -> dict[str, Any]:
+        """{"map": LatencyMap document, "receipt": ...}: the latency of every block pair here."""
+        latency_map, dense = calibrate(
+            self.model,
+            self.latency_images(self.input["batch"]),
+            self.score,
+            range(MAX_LEVEL + 1),
+            threads=self.input["threads"],
+            facts=self.map_facts(),
+            progress=progress,
+        )
+        proof = receipt(self.device, self.input, dense, self.model.executed_windows)
+        return {"map": latency_map.to_dict() | {"receipt": proof}, "receipt": proof}
+
+    def evaluate(
+        self,
+        candidates: Sequence[Genes],
+        shard: int,
+        shards: int,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """{"states": [metric state of each candidate], "seconds"} on one shard of the search split."""
+        start = time.perf_counter()
+        indices = shard_indices(len(self.splits.search), shard, shards)
+        states = evaluate(
+            self.model, candidates, self.score, self.splits.search, indices, progress=progress
+        )
+        merged = [metrics.merge(batches) for batches in states]
+        return {"states": merged, "seconds": time.perf_counter() - start}
+
+    def measure(
+        self,
+        finalists: Sequence[Genes],
+        uniform: Sequence[Genes],
+        latency_map: LatencyMap,
+        budget_ms: float,
+        scope: str,
+        search_facts: Mapping[str, Any],
+        artefacts: Callable[[str, bytes], str],
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Times and re-scores the finalists and names the winner; see sparsevit.search.verify."""
+        verification = Verification(self, latency_map, budget_ms, scope, search_facts)
+        return verification.run(finalists, uniform, artefacts, progress)
+
+
+def _open_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"there is no device {name!r} here: {error}") from error
+    return device

@@ -1,0 +1,225 @@
+"""The proof at the end: finalists re-scored on the whole search split and timed as deployed.
+
+The winner is the config with the best metric whose measured latency, by the upper bound of its
+interval, is within the budget. Only then is it scored on the report split, which the search never
+saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sparsevit import metrics
+from sparsevit.data.base import Dataset
+from sparsevit.errors import NoFeasibleConfig
+from sparsevit.evaluate import evaluate
+from sparsevit.latency.meter import Measurement, measure_many
+from sparsevit.latency.receipt import receipt
+from sparsevit.search.latency_map import LatencyMap
+from sparsevit.search.result import Scores, best_config, front_points
+from sparsevit.sparsity.config import Genes
+
+if TYPE_CHECKING:
+    from sparsevit.search.steps import Session
+
+Progress = Callable[[int, int], None]
+Store = Callable[[str, bytes], str]
+LATENCY_IMAGES = 32
+SCOPES = ("model", "backbone")
+# Timing and scoring as shares of the unit's progress.
+PROGRESS_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A config that was re-scored and timed. latency: by scope."""
+
+    genes: Genes
+    scores: Scores
+    latency: Mapping[str, Measurement]
+
+    def violation(self, budget_ms: float, scope: str) -> float:
+        """How far the upper bound of its latency is over the budget, in ms; 0 = within."""
+        return max(0.0, self.latency[scope].interval[1] - budget_ms)
+
+
+class Verification:
+    """One measure unit: session, map, budget and scope of a job, and what its search found."""
+
+    def __init__(
+        self,
+        session: Session,
+        latency_map: LatencyMap,
+        budget_ms: float,
+        scope: str,
+        search_facts: Mapping[str, Any],
+    ) -> None:
+        self.session, self.latency_map = session, latency_map
+        self.budget_ms, self.scope, self.search_facts = budget_ms, scope, search_facts
+        self.dense_genes = (0,) * sum(session.pairs)
+
+    def run(
+        self,
+        finalists: Sequence[Genes],
+        uniform: Sequence[Genes],
+        artefacts: Store,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """{"document", "front", "receipts", "artefacts", "verdicts", "error"}, all JSON."""
+        report = progress or (lambda done, total: None)
+        genes = list(dict.fromkeys([*finalists, *uniform]))
+        scores = self.score(self.session.splits.search, [self.dense_genes, *genes])
+        report(40, PROGRESS_STEPS)
+        latency = self.time(
+            genes, lambda done, all_: report(40 + 40 * done // all_, PROGRESS_STEPS)
+        )
+        contenders = [
+            Contender(one, scores[one], {scope: latency[scope][i] for scope in SCOPES})
+            for i, one in enumerate(genes)
+        ]
+        winner = self.choose(contenders)
+        baseline = self.choose([c for c in contenders if c.genes in set(map(tuple, uniform))])
+        chosen = winner or min(contenders, key=lambda c: c.violation(self.budget_ms, self.scope))
+        result = self.conclude(chosen, baseline, scores[self.dense_genes], contenders, artefacts)
+        report(PROGRESS_STEPS, PROGRESS_STEPS)
+        return result if winner else result | {"document": None, "error": self.infeasible(chosen)}
+
+    def score(self, dataset: Dataset, candidates: Sequence[Genes]) -> dict[Genes, Scores]:
+        """Metric and its interval of every candidate on a whole split."""
+        model, metric = self.session.model, self.session.model.metric
+        states = evaluate(model, candidates, self.session.score, dataset, range(len(dataset)))
+        return {
+            tuple(genes): Scores(
+                metrics.value(metrics.merge(folds), metric), metrics.interval(folds, metric)
+            )
+            for genes, folds in zip(candidates, states, strict=True)
+        }
+
+    @torch.inference_mode()
+    def time(self, genes: Sequence[Genes], progress: Progress) -> dict[str, list[Measurement]]:
+        """Measurements of every config by scope, over real images, interleaved with dense."""
+        model, batch = self.session.model, self.session.input["batch"]
+        images = self.session.latency_images(max(LATENCY_IMAGES, batch)).split(batch)
+        images = [x for x in images if len(x) == batch]
+        found = {}
+        for number, (scope, forward) in enumerate((("model", model), ("backbone", model.backbone))):
+            dense, *runs = (
+                _cycle(model, self.session.sparsity(one), forward, images)
+                for one in (self.dense_genes, *genes)
+            )
+            found[scope] = measure_many(
+                runs,
+                dense,
+                device=self.session.device,
+                threads=self.session.input["threads"],
+                progress=lambda done, total, n=number: progress(n * total + done, 2 * total),
+            )
+        return found
+
+    def choose(self, contenders: Sequence[Contender]) -> Contender | None:
+        """The best metric within the budget; a disturbed measurement cannot win."""
+        feasible = [
+            c
+            for c in contenders
+            if c.violation(self.budget_ms, self.scope) == 0 and not c.latency[self.scope].disturbed
+        ]
+        return max(
+            feasible, key=lambda c: (c.scores.value, -c.latency[self.scope].p50), default=None
+        )
+
+    def infeasible(self, nearest: Contender) -> dict[str, str]:
+        latency = nearest.latency[self.scope]
+        return {
+            "code": NoFeasibleConfig.code,
+            "message": f"None of the finalists ran within {self.budget_ms:.3f} ms here; the nearest "
+            f"took {latency.p50:.3f} ms (at most {latency.interval[1]:.3f} ms). Raise the budget to "
+            f"{latency.interval[1]:.3f} ms, or search on a quieter device.",
+        }
+
+    def conclude(
+        self,
+        winner: Contender,
+        baseline: Contender | None,
+        dense: Scores,
+        contenders: Sequence[Contender],
+        artefacts: Store,
+    ) -> dict[str, Any]:
+        reported = [self.dense_genes, winner.genes, *([baseline.genes] if baseline else [])]
+        report = self.score(self.session.splits.report, list(dict.fromkeys(reported)))
+        executed = self.executed(winner.genes)
+        latency = winner.latency[self.scope]
+        proof = receipt(self.session.device, self.session.input, latency, executed)
+        document = best_config(
+            self, winner, baseline, dense, report, executed, proof["id"], self.macs(winner.genes)
+        )
+        front = front_points(self, contenders, proof["id"], winner)
+        return {
+            "document": document,
+            "front": front,
+            "receipts": {proof["id"]: proof},
+            "artefacts": self.pictures(document, front, winner, artefacts),
+            "verdicts": self.verdicts(winner),
+            "error": None,
+        }
+
+    def verdicts(self, winner: Contender) -> list[str]:
+        latency = winner.latency[self.scope]
+        pays = latency.interval[1] < latency.reference_interval[0]
+        return [] if pays else ["SPARSITY_DOES_NOT_PAY_HERE"]
+
+    @torch.inference_mode()
+    def executed(self, genes: Genes) -> tuple[tuple[int, ...], ...]:
+        """Windows per image each block computes, counted in a real forward."""
+        model, sparsity = self.session.model, self.session.sparsity(genes)
+        model.set_sparsity(sparsity)
+        model(self.session.latency_images(1))
+        stated = model.backbone.kept_windows(
+            sparsity, self.session.input["height"], self.session.input["width"]
+        )
+        if model.executed_windows != stated:
+            raise RuntimeError(f"{model.executed_windows} windows ran, {stated} were asked for.")
+        return model.executed_windows
+
+    @torch.inference_mode()
+    def macs(self, genes: Genes) -> int:
+        """Multiply-accumulates of the whole model for one image."""
+        model = self.session.model
+        model.set_sparsity(self.session.sparsity(genes))
+        with FlopCounterMode(display=False) as counter:
+            model(self.session.latency_images(1))
+        return counter.get_total_flops() // 2
+
+    def pictures(
+        self,
+        document: Mapping[str, Any],
+        front: Sequence[Mapping[str, Any]],
+        winner: Contender,
+        artefacts: Store,
+    ) -> dict[str, str]:
+        from sparsevit.search.pictures import pareto_picture, window_picture
+
+        pictures = {
+            "pareto.png": pareto_picture(self, document, front),
+            "windows.png": window_picture(self.session, winner.genes),
+        }
+        return {name: artefacts(name, content) for name, content in pictures.items()}
+
+
+def _cycle(
+    model: Any, sparsity: Any, forward: Callable[[Any], Any], images: Sequence[Any]
+) -> Callable[[], Any]:
+    """A run that applies its config and goes on to the next image each time."""
+    position = 0
+
+    def run() -> Any:
+        nonlocal position
+        model.set_sparsity(sparsity)
+        position = (position + 1) % len(images)
+        return forward(images[position])
+
+    return run

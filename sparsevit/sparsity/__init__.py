@@ -1,0 +1,1 @@
+"""Which windows a block computes: configs, window scores, selection."""

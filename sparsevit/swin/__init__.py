@@ -1,0 +1,1 @@
+"""The Swin backbone with window activation pruning."""

@@ -1,0 +1,1 @@
+"""Tasks: model, loss and metric of each kind of output."""

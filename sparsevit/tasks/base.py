@@ -1,0 +1,73 @@
+"""What a task model is: a sparse backbone, a head, and what is needed to score it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from sparsevit.data.base import Preprocess
+from sparsevit.deploy import DeployConfig
+from sparsevit.errors import ConfigError
+from sparsevit.metrics import State
+from sparsevit.sparsity.config import SparsityConfig
+from sparsevit.swin.model import SparseSwin, check_images
+
+
+class TaskModel(nn.Module, ABC):
+    """A SparseSwin backbone with the head of one task.
+
+    forward(images [B, 3, H, W], preprocessed) -> the head's outputs. Dense until `set_sparsity`.
+    weights_sha256: hash of the file the weights came from; None for weights made in memory.
+    adapted: whether the weights went through sparsity-aware adaptation, and with which score.
+    """
+
+    task: str
+
+    def __init__(self, backbone: SparseSwin, head: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.backbone, self.head, self.preprocess = backbone, head, preprocess
+        self.weights_sha256: str | None = None
+        self.adapted: str | None = None
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        check_images(images_BCHW)
+        return self.head(self.backbone(images_BCHW))
+
+    def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
+        """Applies ratios and score: the backbone skips windows from here on.
+
+        A deployed config states which weights it was measured with; other weights raise
+        ConfigError, since neither its metric nor its window ranking would hold.
+        """
+        if isinstance(config, DeployConfig):
+            config.check_weights(self.weights_sha256)
+            config = config.sparsity
+        self.backbone.set_sparsity(config)
+
+    @property
+    def executed_windows(self) -> tuple[tuple[int, ...], ...]:
+        """Windows per image that each block computed in the last forward, [stage][block]."""
+        if self.backbone.executed_windows is None:
+            raise ConfigError("the model has not run yet: call it once before executed_windows.")
+        return self.backbone.executed_windows
+
+    @property
+    @abstractmethod
+    def metric(self) -> dict[str, Any]:
+        """How states become one number; see sparsevit.metrics.value."""
+
+    @abstractmethod
+    def loss(self, images_BCHW: Tensor, labels: Tensor) -> Tensor:
+        """Training loss of a batch."""
+
+    @abstractmethod
+    def states(self, outputs: Tensor, labels: Sequence[np.ndarray]) -> list[State]:
+        """One metric state per image."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The head's part of a checkpoint's metadata; `sparsevit.tasks.files` rebuilds it."""

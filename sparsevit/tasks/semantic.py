@@ -1,0 +1,124 @@
+"""Semantic segmentation: a light pyramid head, cross entropy, mean IoU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparsevit.data.base import Preprocess
+from sparsevit.errors import ConfigError
+from sparsevit.metrics import State, confusion
+from sparsevit.swin.model import SparseSwin
+from sparsevit.tasks.base import TaskModel
+
+IGNORED_LABEL = 255
+
+
+class PyramidHead(nn.Module):
+    """Projects every stage to `channels`, sums them at the finest resolution, classifies.
+
+    The linear layers run at each stage's own resolution: the head must stay a small part of the
+    latency, since sparsity cannot reduce it.
+    """
+
+    def __init__(self, dims: Sequence[int], channels: int, classes: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(dim, channels, 1) for dim in dims)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Feature maps [B, C, H, W], finest first, to logits [B, classes, H, W] of the finest."""
+        total: Tensor | None = None
+        for lateral, feature in zip(reversed(self.laterals), reversed(features), strict=True):
+            here = lateral(feature)
+            if total is not None:
+                here = here + F.interpolate(total, size=here.shape[-2:], mode="nearest")
+            total = here
+        return self.classifier(F.gelu(total))
+
+
+class SegmentationModel(TaskModel):
+    """Backbone and pyramid head.
+
+    class_names: one per output channel. background: index of a class that the metric leaves out and
+    the loss weighs down, or None.
+    """
+
+    task = "semantic_segmentation"
+
+    def __init__(
+        self,
+        backbone: SparseSwin,
+        class_names: Sequence[str],
+        *,
+        preprocess: Preprocess | None = None,
+        background: int | None = None,
+        background_weight: float = 1.0,
+        head_channels: int = 48,
+        metric_name: str = "miou",
+    ) -> None:
+        if not class_names or (background is not None and not 0 <= background < len(class_names)):
+            raise ConfigError("a segmentation model needs class names, and background among them.")
+        head = PyramidHead(backbone.config.dims, head_channels, len(class_names))
+        super().__init__(backbone, head, preprocess or Preprocess())
+        self.class_names, self.background = tuple(class_names), background
+        self.background_weight, self.head_channels = background_weight, head_channels
+        self.metric_name = metric_name
+
+    @property
+    def metric(self) -> dict[str, Any]:
+        counted = [c for c in range(len(self.class_names)) if c != self.background]
+        return {"name": self.metric_name, "kind": "mean_iou", "classes": counted}
+
+    def loss(self, images_BCHW: Tensor, labels_BHW: Tensor) -> Tensor:
+        logits = _resize(self(images_BCHW), labels_BHW.shape[-2:])
+        weight = torch.ones(len(self.class_names), device=logits.device)
+        if self.background is not None:
+            weight[self.background] = self.background_weight
+        return F.cross_entropy(
+            logits.float(), labels_BHW.long(), weight=weight, ignore_index=IGNORED_LABEL
+        )
+
+    def states(self, outputs: Tensor, labels: Sequence[np.ndarray]) -> list[State]:
+        classes = len(self.class_names)
+        states = []
+        for logits_CHW, label in zip(outputs, labels, strict=True):
+            predicted = _resize(logits_CHW[None], label.shape).argmax(1)[0].cpu().numpy()
+            states.append(confusion(label, predicted, classes))
+        return states
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "class_names": list(self.class_names),
+            "background": self.background,
+            "background_weight": self.background_weight,
+            "head_channels": self.head_channels,
+            "metric_name": self.metric_name,
+        }
+
+    @classmethod
+    def from_description(
+        cls, backbone: SparseSwin, document: dict[str, Any], preprocess: Preprocess
+    ) -> SegmentationModel:
+        return cls(
+            backbone,
+            document["class_names"],
+            preprocess=preprocess,
+            background=document["background"],
+            background_weight=document["background_weight"],
+            head_channels=document["head_channels"],
+            metric_name=document["metric_name"],
+        )
+
+
+def _resize(logits_BCHW: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits at the labels' resolution."""
+    if tuple(logits_BCHW.shape[-2:]) == tuple(size):
+        return logits_BCHW
+    return F.interpolate(logits_BCHW, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,0 +1,1 @@
+"""Training: sparsity-aware adaptation and fine-tuning."""

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparsevit.data.segmentation_folder import SegmentationFolder
+from sparsevit.data.sources import dataset_sha256, dataset_spec, open_splits
+from sparsevit.errors import DatasetError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in (("val", 10), ("test", 3)):
+        for kind in ("images", "annotations"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / "images" / split / f"{i:02}.jpg")
+            labels = rng.integers(0, 4, (20, 30), dtype=np.uint8)
+            Image.fromarray(labels).save(tmp_path / "annotations" / split / f"{i:02}.png")
+    return tmp_path
+
+
+def annotation(folder: Path, name: str = "00.png") -> Path:
+    return folder / "annotations" / "val" / name
+
+
+def test_reads_images_and_labels(folder: Path) -> None:
+    data = SegmentationFolder(folder, "val", 4)
+    image, labels = data.sample(3)
+    assert len(data) == 10
+    assert image.shape == (20, 30, 3)
+    assert labels.shape == (20, 30)
+    assert labels.max() == 3
+
+
+def test_a_part_is_held_out_where_no_report_split_is_named(folder: Path) -> None:
+    splits = open_splits({"path": str(folder)}, 4)
+    assert (splits.search_name, splits.report_name) == ("val:search", "val:holdout")
+    assert set(splits.search.indices).isdisjoint(splits.report.indices)
+    assert len(splits.search) + len(splits.report) == 10
+    assert len(splits.report) == 2
+
+
+def test_a_named_report_split_is_used_whole(folder: Path) -> None:
+    splits = open_splits({"path": str(folder), "report_split": "test"}, 4)
+    assert (len(splits.search), len(splits.report)) == (10, 3)
+    with pytest.raises(DatasetError, match="must differ"):
+        open_splits({"path": str(folder), "report_split": "val"}, 4)
+
+
+def test_limit_takes_the_first_images(folder: Path) -> None:
+    splits = open_splits({"path": str(folder), "report_split": "test", "limit": 4}, 4)
+    assert len(splits.search) == 4
+
+
+def test_the_hash_sees_annotations_and_files(folder: Path) -> None:
+    before = dataset_sha256(str(folder), 4)
+    assert dataset_sha256(str(folder), 4) == before
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(annotation(folder))
+    assert dataset_sha256(str(folder), 4) != before
+
+
+def test_unknown_fields_are_refused() -> None:
+    with pytest.raises(DatasetError, match="splits"):
+        dataset_spec({"path": "/x", "splits": 3})
+
+
+def spoil_missing(folder: Path) -> None:
+    annotation(folder).unlink()
+
+
+def spoil_range(folder: Path) -> None:
+    Image.fromarray(np.full((20, 30), 9, np.uint8)).save(annotation(folder))
+
+
+def spoil_size(folder: Path) -> None:
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(annotation(folder))
+
+
+def spoil_colour(folder: Path) -> None:
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(annotation(folder))
+
+
+def spoil_truncated(folder: Path) -> None:
+    image = folder / "images" / "val" / "00.jpg"
+    image.write_bytes(image.read_bytes()[:200])
+
+
+def spoil_format(folder: Path) -> None:
+    Image.new("RGB", (30, 20)).save(folder / "images" / "val" / "00.jpg", format="BMP")
+
+
+def spoil_link(folder: Path) -> None:
+    annotation(folder).unlink()
+    annotation(folder).symlink_to("/etc/hostname")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_missing, "no annotation"),
+        (spoil_range, "class 9"),
+        (spoil_size, "must match"),
+        (spoil_colour, "one 8-bit class index"),
+        (spoil_truncated, "cannot be read"),
+        (spoil_format, "cannot be read"),
+        (spoil_link, "link out"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(folder: Path, spoil, says: str) -> None:
+    spoil(folder)
+    with pytest.raises(DatasetError, match=says):
+        SegmentationFolder(folder, "val", 4).sample(0)
+
+
+def test_a_missing_split_says_what_is_expected(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"images/nope/NAME\.jpg"):
+        len(SegmentationFolder(folder, "nope", 4))
