@@ -1,0 +1,59 @@
+# make demo      the whole service on this machine: one search, its results in runs/demo/
+# make test      lint, import contracts and tests: the same checks as CI
+# make bench     every benchmark (ARGS="--quick --check" is passed on)
+# make supernet  train and adapt the shipped supernet anew (about 15 minutes on 2 cores)
+# make lint      lint alone
+# make install   only install, into .venv
+#
+# Each target installs first where that is needed. PYTHON=... picks another interpreter. Where no
+# CUDA build of torch is wanted: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+BENCHES = $(notdir $(basename $(shell grep -l '__main__' bench/*.py)))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+MAKEFLAGS += --no-print-directory
+
+.PHONY: demo test bench supernet lint install
+.DEFAULT_GOAL := demo
+
+demo: $(STAMP)
+	@$(BIN)/sparsevit demo
+
+test: lint
+	@$(BIN)/python -m pytest -q
+
+bench: $(STAMP)
+	@set -e; for name in $(BENCHES); do echo "== bench.$$name"; \
+		$(BIN)/python -m bench.$$name $(ARGS); done
+
+supernet: $(STAMP)
+	@$(BIN)/python -m bench.supernet $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+
+install: $(STAMP)
+
+# torch comes first and alone: with everything else in one step pip may take another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { \
+		for python in $(PYTHON) python3.12 python3.11 python3; do \
+			if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+				>/dev/null 2>&1; then found=$$python; break; fi; \
+		done; \
+		test -n "$$found" || { \
+			echo "No usable Python 3.11 or 3.12 was found: install one with its venv module" >&2; \
+			echo "(Debian: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python" >&2; \
+			exit 1; }; \
+		echo "Making $(VENV) with $$found"; $$found -m venv $(VENV); }
+	@echo "Installing into $(VENV): 1 of 2, $(TORCH) (minutes, depending on the network)"
+	@$(PIP) "$(TORCH)"
+	@echo "Installing into $(VENV): 2 of 2, everything else (about 2 minutes)"
+	@$(PIP) -e '.[service,dev]'
+	@touch $@

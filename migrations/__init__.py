@@ -1,0 +1,1 @@
+"""Alembic migrations of the service's database; `service.db.migrate` applies them."""

@@ -1,0 +1,11 @@
+"""The REST API: one file per group of routes, and the edges every route shares.
+
+body        reads a JSON body strictly
+problems    turns errors into application/problem+json
+request_ids gives every request an id
+auth        Bearer keys
+context     what handlers are given: settings, engine, caller, checked queries
+objects     the JSON that routes answer with
+openapi     the description at /openapi.json
+search, jobs, results, workers, health    the routes
+"""

@@ -1,0 +1,94 @@
+"""GET /jobs, GET /jobs/{id}, GET /jobs/{id}/candidates, POST /jobs/{id}/cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.auth import Caller
+from service.api.context import Context, context, only_query
+from service.api.objects import (
+    CandidateList,
+    JobList,
+    JobObject,
+    candidate_object,
+    job_object,
+    listing,
+)
+from service.api.responses import job_response, problems
+from service.domain.records import evaluation_id
+from service.domain.status import JobStatus
+
+router = APIRouter(tags=["jobs"])
+
+Parts = Annotated[Context, Depends(context)]
+Limit = Annotated[int, Query(ge=1, le=100, description="Entries per page.")]
+After = Annotated[str | None, Query(max_length=128, description="next_cursor of the page before.")]
+
+
+@router.get(
+    "/jobs",
+    response_model=JobList,
+    responses=problems(),
+    dependencies=[Depends(only_query("limit", "after", "status"))],
+    summary="List your jobs",
+)
+def list_jobs(
+    owner: Caller,
+    parts: Parts,
+    limit: Limit = 20,
+    after: After = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
+) -> Response:
+    """Your jobs, newest first."""
+    page = parts.jobs.page(owner, limit, after, status)
+    cursor = page.items[-1].id if page.items else None
+    return JSONResponse(listing([job_object(job) for job in page.items], page.has_more, cursor))
+
+
+@router.get(
+    "/jobs/{job_id}",
+    response_model=JobObject,
+    responses={304: {"description": "not changed since If-None-Match"}, **problems(404)},
+    dependencies=[Depends(only_query())],
+    summary="Get a job",
+)
+def get_job(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+    """A job as it stands. Until it is terminal, Retry-After says when to ask again."""
+    return job_response(request, parts.jobs.get(owner, job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/candidates",
+    response_model=CandidateList,
+    responses=problems(404),
+    dependencies=[Depends(only_query("limit", "after"))],
+    summary="List a job's candidates",
+)
+def list_candidates(
+    owner: Caller, parts: Parts, job_id: str, limit: Limit = 20, after: After = None
+) -> Response:
+    """Every candidate the search proposed, in order of proposal."""
+    page = parts.jobs.candidates(owner, job_id, limit, after)
+    cursor = evaluation_id(page.items[-1].id) if page.items else None
+    data = [candidate_object(evaluation) for evaluation in page.items]
+    return JSONResponse(listing(data, page.has_more, cursor))
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    response_model=JobObject,
+    responses={
+        202: {"model": JobObject, "description": "being cancelled; poll the job"},
+        **problems(404, 409),
+    },
+    dependencies=[Depends(only_query())],
+    summary="Cancel a job",
+)
+def cancel_job(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+    """Ends a job: 200 where it is cancelled now, 202 where workers are being told."""
+    job = parts.jobs.cancel(owner, job_id)
+    return job_response(request, job, 202 if job.status is JobStatus.CANCELLING else 200)

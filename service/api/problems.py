@@ -1,0 +1,175 @@
+"""Errors as application/problem+json (RFC 9457). No answer repeats what the caller sent.
+
+The one place that knows which error is which HTTP status.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.request_ids import HEADER
+from service.domain.errors import (
+    BodyTooLarge,
+    Conflict,
+    FieldError,
+    MalformedJson,
+    NotFound,
+    RequestError,
+    ServiceError,
+    Unauthenticated,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+TYPE_PREFIX = "urn:sparsevit:problem:"
+
+# The first class that fits decides, so special ones come before what they derive from.
+_STATUS: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
+    (MalformedJson, HTTPStatus.BAD_REQUEST),
+    (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+)
+
+_ROUTER = {
+    404: ("NOT_FOUND", "no such route; the routes are listed at /openapi.json"),
+    405: ("METHOD_NOT_ALLOWED", "the route exists, but not with this method; see Allow"),
+}
+
+
+class ProblemField(BaseModel):
+    """One finding about one field."""
+
+    pointer: str = Field(description='JSON pointer into the request; "" is all of it.')
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Every error answer (application/problem+json)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong and what to do.")
+    instance: str
+    code: str = Field(description="Stable; what programs should look at.")
+    errors: list[ProblemField] = Field(description="One entry per field that is refused.")
+    request_id: str
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An error answer."""
+    request_id = getattr(request.state, "request_id", "")
+    content = Problem(
+        type=TYPE_PREFIX + code.lower().replace("_", "-"),
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        # The path would repeat what the caller sent; the id finds the request in the log.
+        instance=f"urn:sparsevit:request:{request_id}",
+        code=code,
+        errors=[
+            ProblemField(pointer=error.pointer, code=error.code, message=error.message)
+            for error in errors
+        ],
+        request_id=request_id,
+    )
+    body = json.dumps(content.model_dump()).encode()
+    return Response(body, status, {HEADER: request_id, **(headers or {})}, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the application a problem."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, _router_error)
+    app.add_exception_handler(RequestValidationError, _parameter_error)
+    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(PoolTimeout, _database_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
+    if status is None:
+        return _unexpected(request, error)
+    headers = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="sparsevit"'
+    if isinstance(error, BodyTooLarge | MalformedJson | UnsupportedMediaType):
+        # The rest of the body was not read: this connection is of no further use.
+        headers["Connection"] = "close"
+    errors = error.errors if isinstance(error, RequestError) else ()
+    return problem(request, status, error.code, error.message, errors, headers)
+
+
+def _router_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    default = (HTTPStatus(error.status_code).name, HTTPStatus(error.status_code).phrase)
+    code, detail = _ROUTER.get(error.status_code, default)
+    return problem(request, error.status_code, code, detail, headers=error.headers)
+
+
+def _parameter_error(request: Request, error: Exception) -> Response:
+    """A path or query parameter FastAPI refused; its own answer would repeat the input."""
+    assert isinstance(error, RequestValidationError)
+    found = [
+        FieldError(f"/{detail['loc'][-1]}", str(detail["type"]), str(detail["msg"]))
+        for detail in error.errors()
+    ]
+    refused = ValidationFailed("the request has parameters that cannot be used; see errors", found)
+    return _service_error(request, refused)
+
+
+def _database_error(request: Request, error: Exception) -> Response:
+    """503 where Postgres is away; any other database error is a fault of ours."""
+    away = isinstance(error, OperationalError | InterfaceError | PoolTimeout) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )
+    if not away:
+        return _unexpected(request, error)
+    log.warning("the database is away (%s)", type(error).__name__)
+    return problem(
+        request,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "DATABASE_UNAVAILABLE",
+        "the database does not answer; try again",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("request %s failed", getattr(request.state, "request_id", ""), exc_info=error)
+    return problem(
+        request,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "INTERNAL",
+        "the service failed on this request; its log names the request_id",
+    )

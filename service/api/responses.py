@@ -1,0 +1,69 @@
+"""Building blocks of answers: JSON, ETags, polling hints, and how errors are described."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.objects import job_object
+from service.api.problems import MEDIA_TYPE, Problem
+from service.domain.records import Job, Json
+
+POLL_SECONDS = 2
+"""What Retry-After tells a client that waits for a job."""
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: int) -> Responses:
+    """The `responses` entries of a route's possible problems, for the API's description.
+
+    Every route may answer 401, 422 (an unknown query parameter) and 503.
+    """
+    # Given as content: FastAPI would call a `model` application/json.
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
+    every = sorted({401, 422, 503, *statuses})
+    return {status: {"description": "problem", "content": content} for status in every}
+
+
+def job_response(
+    request: Request, job: Job, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A job with its ETag and, until it is terminal, a Retry-After; 304 where nothing changed."""
+    # The version counts every change, and the id tells a job from any other at the same address.
+    tag = f'"{job.id}-{job.version}"'
+    all_headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}
+    if not job.status.terminal:
+        all_headers["Retry-After"] = str(POLL_SECONDS)
+    if request.method == "GET" and matches(request, tag):
+        return Response(status_code=304, headers=all_headers)
+    return JSONResponse(job_object(job), status, all_headers)
+
+
+def document_response(
+    request: Request, body: bytes, media_type: str, filename: str | None = None
+) -> Response:
+    """Finished content with a strong ETag, as a download where a file name is given."""
+    tag = f'"{hashlib.sha256(body).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if filename is not None:
+        headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    if matches(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, 200, headers, media_type)
+
+
+def matches(request: Request, tag: str) -> bool:
+    """Whether If-None-Match names `tag` (RFC 9110: weak comparison, a list, or *)."""
+    given = [item.strip() for item in request.headers.get("if-none-match", "").split(",")]
+    return "*" in given or tag in (item.removeprefix("W/") for item in given)
+
+
+def pretty(document: Json) -> bytes:
+    """A document as a file a person may open: indented by 2, ending in a line feed."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

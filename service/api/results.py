@@ -1,0 +1,139 @@
+"""What a job has found: its best config, Pareto front, plots and receipts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.auth import Caller
+from service.api.context import Context, context, only_query
+from service.api.objects import FrontObject
+from service.api.responses import document_response, pretty, problems
+from service.domain.errors import NoFeasibleConfig, PlotNotFound, ResultNotReady
+from service.domain.records import Job, Json
+from service.domain.status import JobStatus
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
+
+Parts = Annotated[Context, Depends(context)]
+PNG: dict[str, Any] = {"content": {"image/png": {}}, "description": "the plot"}
+
+
+@router.get(
+    "/config",
+    responses={200: {"description": "the best config JSON, as a download"}, **problems(404, 409)},
+    dependencies=[Depends(only_query())],
+    summary="Download the best config",
+)
+def get_config(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+    """What you deploy: `sparsevit.load_config` reads it. 409 until the job has succeeded."""
+    job = parts.jobs.get(owner, job_id)
+    if job.result is None:
+        raise _no_result(job)
+    name = f"{job.id}.json"
+    return document_response(request, pretty(job.result), "application/json", name)
+
+
+@router.get(
+    "/pareto",
+    response_model=FrontObject,
+    responses={
+        200: {"content": {"text/csv": {}, "image/png": {}}, "description": "the front"},
+        **problems(404, 409),
+    },
+    dependencies=[Depends(only_query("format"))],
+    summary="Get the Pareto front",
+)
+def get_pareto(
+    request: Request,
+    owner: Caller,
+    parts: Parts,
+    job_id: str,
+    format: Annotated[Literal["json", "csv", "png"], Query(description="Form.")] = "json",
+) -> Response:
+    """Configs that no other one beats in both metric and measured latency."""
+    job = parts.jobs.get(owner, job_id)
+    if format == "png":
+        return _plot(request, parts, job, "pareto.png")
+    if job.front is None:
+        raise _no_result(job)
+    if format == "csv":
+        name = f"{job.id}-pareto.csv"
+        return document_response(request, front_csv(job.front), "text/csv; charset=utf-8", name)
+    front = {"object": "pareto_front", "job_id": job.id, "data": job.front}
+    return document_response(request, pretty(front), "application/json")
+
+
+@router.get(
+    "/windows.png",
+    response_class=Response,
+    responses={200: PNG, **problems(404, 409)},
+    dependencies=[Depends(only_query())],
+    summary="Get the window map",
+)
+def get_windows(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+    """Images of your data, each window coloured by the number of layers that computed it."""
+    return _plot(request, parts, parts.jobs.get(owner, job_id), "windows.png")
+
+
+@router.get(
+    "/receipts/{receipt_id}",
+    responses={200: {"description": "the receipt"}, **problems(404)},
+    dependencies=[Depends(only_query())],
+    summary="Get a latency receipt",
+)
+def get_receipt(
+    request: Request, owner: Caller, parts: Parts, job_id: str, receipt_id: str
+) -> Response:
+    """Everything needed to believe one of the job's latencies."""
+    document = parts.jobs.receipt(owner, job_id, receipt_id)
+    return document_response(request, pretty(document), "application/json")
+
+
+def front_csv(front: Sequence[Json]) -> bytes:
+    """A front as CSV: nested names joined by dots, lists as JSON."""
+    rows = [_flat(point) for point in front]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _flat(point: Json, prefix: str = "") -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in point.items():
+        if isinstance(value, dict):
+            row |= _flat(value, f"{prefix}{key}.")
+        else:
+            row[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+    return row
+
+
+def _plot(request: Request, parts: Context, job: Job, name: str) -> Response:
+    digest = job.artefacts.get(name)
+    if digest is None and job.status is not JobStatus.SUCCEEDED:
+        raise _no_result(job)
+    content = None if digest is None else parts.artefacts.get(digest)
+    if content is None:
+        raise PlotNotFound("the job has no such plot, or its file left the artefact folder")
+    return document_response(request, content, "image/png")
+
+
+def _no_result(job: Job) -> ResultNotReady | NoFeasibleConfig:
+    """Why there is nothing to hand out."""
+    if job.error is not None and job.error["code"] == NoFeasibleConfig.code:
+        return NoFeasibleConfig(
+            "no measured configuration is within the budget: submit again with a larger one"
+        )
+    if job.status.terminal:
+        return ResultNotReady(f"the job has {job.status} without a result; see its error")
+    return ResultNotReady("the job is not done: poll it until it has succeeded")

@@ -1,0 +1,207 @@
+"""A small client of the REST API, for the command line and for programs.
+
+    with Client("http://127.0.0.1:8000", key) as client:
+        job = client.submit({"checkpoint": ..., "dataset": ..., "latency_budget": "60%"})
+
+Reads are retried while the service is away; what changes something is sent once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import quote
+
+import httpx
+
+from service.domain.errors import FieldError, ServiceError
+from service.domain.records import Json
+
+__all__ = ["Client", "RemoteError", "ServiceError"]
+
+ATTEMPTS = 5
+FIRST_WAIT_SECONDS = 0.25
+LONGEST_WAIT_SECONDS = 5.0
+TERMINAL = ("succeeded", "failed", "cancelled")
+
+
+class RemoteError(ServiceError):
+    """What the service answered instead of a result, or that it did not answer.
+
+    `code` is the API's, or UNREACHABLE; `errors` names the fields that were refused.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        status: int | None = None,
+        errors: tuple[FieldError, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.errors = errors
+
+
+class Client:
+    """One connection to a service, with one key."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"),
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=timeout,
+            transport=transport,
+            # A proxy of the environment must not stand between a machine and itself.
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._http.close()
+
+    def submit(self, request: Json) -> Json:
+        """POST /search: the new job."""
+        return self._object(self._send("POST", "/search", json=request))
+
+    def job(self, job_id: str) -> Json:
+        """GET /jobs/{id}: the job as it stands."""
+        return self._object(self._read(f"/jobs/{_part(job_id)}"))
+
+    def jobs(self, limit: int = 20, after: str | None = None, status: str | None = None) -> Json:
+        """GET /jobs: a page of jobs, newest first."""
+        given = {"limit": str(limit), "after": after, "status": status}
+        return self._object(self._read("/jobs", given))
+
+    def cancel(self, job_id: str) -> Json:
+        """POST /jobs/{id}/cancel: the job, cancelled or being cancelled."""
+        return self._object(self._send("POST", f"/jobs/{_part(job_id)}/cancel"))
+
+    def config(self, job_id: str) -> bytes:
+        """GET /jobs/{id}/config: the best config as a file's bytes."""
+        return self._read(f"/jobs/{_part(job_id)}/config").content
+
+    def pareto(self, job_id: str, format: Literal["json", "csv", "png"] = "json") -> bytes:
+        """GET /jobs/{id}/pareto: the front as a file's bytes."""
+        return self._read(f"/jobs/{_part(job_id)}/pareto", {"format": format}).content
+
+    def windows_png(self, job_id: str) -> bytes:
+        """GET /jobs/{id}/windows.png: the window map as a file's bytes."""
+        return self._read(f"/jobs/{_part(job_id)}/windows.png").content
+
+    def receipt(self, job_id: str, receipt_id: str) -> Json:
+        """GET /jobs/{id}/receipts/{rid}: a latency receipt."""
+        return self._object(self._read(f"/jobs/{_part(job_id)}/receipts/{_part(receipt_id)}"))
+
+    def workers(self) -> list[Json]:
+        """GET /workers."""
+        return list(self._object(self._read("/workers"))["data"])
+
+    def devices(self) -> list[Json]:
+        """GET /devices."""
+        return list(self._object(self._read("/devices"))["data"])
+
+    def watch(self, job_id: str, interval: float = 0.5) -> Iterator[Json]:
+        """The job each time it has changed, until it is terminal; `interval` in seconds."""
+        tag = ""
+        while True:
+            answer = self._read(f"/jobs/{_part(job_id)}", headers={"If-None-Match": tag})
+            if answer.status_code != httpx.codes.NOT_MODIFIED:
+                tag = answer.headers.get("etag", "")
+                job = self._object(answer)
+                yield job
+                if job["status"] in TERMINAL:
+                    return
+            time.sleep(interval)
+
+    def _read(
+        self,
+        path: str,
+        query: Mapping[str, str | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """GET, again and again while the service is away or says 503."""
+        wait = FIRST_WAIT_SECONDS
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._send("GET", path, query, headers)
+            except RemoteError as error:
+                if error.code != "UNREACHABLE" and error.status != 503:
+                    raise
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+        return self._send("GET", path, query, headers)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Json | None = None,
+    ) -> httpx.Response:
+        """One request.
+
+        Raises:
+            RemoteError: the answer is a problem, or there is none.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            answer = self._http.request(method, path, params=given, headers=headers, json=json)
+        except httpx.HTTPError as error:
+            raise RemoteError(
+                "UNREACHABLE",
+                f"{self._http.base_url} does not answer ({type(error).__name__}): "
+                "is the service running? `sparsevit up` starts one",
+            ) from error
+        if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
+            return answer
+        raise _remote_error(answer)
+
+    def _object(self, answer: httpx.Response) -> Json:
+        try:
+            value = answer.json()
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise RemoteError("NOT_THIS_SERVICE", f"{self._http.base_url} is another service")
+        return value
+
+
+def _remote_error(answer: httpx.Response) -> RemoteError:
+    """The error a problem+json answer describes; something plain where it is none."""
+    status = answer.status_code
+    try:
+        problem: Any = answer.json()
+        errors = tuple(
+            FieldError(item["pointer"], item["code"], item["message"]) for item in problem["errors"]
+        )
+        return RemoteError(problem["code"], problem["detail"], status, errors)
+    except (ValueError, KeyError, TypeError):
+        return RemoteError(f"HTTP_{status}", f"the answer was HTTP {status}", status)
+
+
+def _part(text: str) -> str:
+    """A string as one part of a path, whatever is in it."""
+    return quote(text, safe="")

@@ -1,0 +1,1 @@
+"""The database: tables, sessions, and every SQL statement, one repository class per noun."""

@@ -1,0 +1,55 @@
+"""The artefact store: files in one folder that API and workers share, named by their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+class ArtefactStore:
+    """Files under `root`. A file, once there, never changes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, data: bytes) -> str:
+        """Stores `data` and returns its SHA-256, by which it is found again.
+
+        Written beside its place and renamed into it: no reader ever sees half a file.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.path(digest)
+        if path.exists():
+            return digest
+        self._root.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self._root, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files for their owner alone; API and worker may be different users.
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return digest
+
+    def get(self, digest: str) -> bytes | None:
+        """The stored bytes; None where the file is gone."""
+        try:
+            return self.path(digest).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def path(self, digest: str) -> Path:
+        """Where the file of that SHA-256 is, or would be."""
+        if _DIGEST.fullmatch(digest) is None:
+            raise ValueError("an artefact is named by 64 hex digits")
+        return self._root / digest

@@ -1,0 +1,124 @@
+"""Statements on evaluations. A finished one never changes, so a candidate is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from service.db.models import EvaluationRow, table_of
+from service.domain.records import Evaluation, EvaluationCounts, Proposal
+from service.domain.status import EvaluationState
+
+_EVALUATIONS = table_of(EvaluationRow)
+_CLOCK = func.clock_timestamp()
+
+
+def _evaluation(row: Row[Any]) -> Evaluation:
+    fields = dict(row._mapping)
+    fields["state"] = EvaluationState(fields["state"])
+    return Evaluation(**fields)
+
+
+class EvaluationRepository:
+    """Evaluations within one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, job_id: str, generation: int, proposals: Sequence[Proposal]) -> int:
+        """Inserts a generation's proposals as pending, in order; returns how many were new."""
+        if not proposals:
+            return 0
+        rows = [
+            {
+                "job_id": job_id,
+                "config_key": proposal.config_key,
+                "generation": generation,
+                "position": position,
+                "genes": proposal.genes,
+                "state": EvaluationState.PENDING,
+                "latency_ms": proposal.latency_ms,
+            }
+            for position, proposal in enumerate(proposals)
+        ]
+        statement = (
+            insert(_EVALUATIONS).values(rows).on_conflict_do_nothing().returning(_EVALUATIONS.c.id)
+        )
+        return len(self._session.scalars(statement).all())
+
+    def finish(
+        self, evaluation_id: int, metric: float, metric_interval: Sequence[float] | None = None
+    ) -> bool:
+        """pending -> done with its metric. False: it was finished before, and stays as it was."""
+        values = {
+            "state": EvaluationState.DONE,
+            "metric": metric,
+            "metric_interval": None if metric_interval is None else list(metric_interval),
+        }
+        return self._end(evaluation_id, values)
+
+    def fail(self, evaluation_id: int) -> bool:
+        """pending -> failed: this candidate cannot be evaluated."""
+        return self._end(evaluation_id, {"state": EvaluationState.FAILED})
+
+    def for_job(
+        self,
+        job_id: str,
+        generation: int | None = None,
+        state: EvaluationState | None = None,
+    ) -> list[Evaluation]:
+        """A job's evaluations in order of proposal; of one generation or state if named."""
+        columns = _EVALUATIONS.c
+        statement = select(*columns).where(columns.job_id == job_id)
+        if generation is not None:
+            statement = statement.where(columns.generation == generation)
+        if state is not None:
+            statement = statement.where(columns.state == state)
+        statement = statement.order_by(columns.generation, columns.position)
+        return [_evaluation(row) for row in self._session.execute(statement)]
+
+    def get(self, job_id: str, evaluation_id: int) -> Evaluation | None:
+        """One of the job's evaluations."""
+        columns = _EVALUATIONS.c
+        statement = select(*columns).where(columns.id == evaluation_id, columns.job_id == job_id)
+        row = self._session.execute(statement).one_or_none()
+        return None if row is None else _evaluation(row)
+
+    def page(self, job_id: str, limit: int, after: Evaluation | None = None) -> list[Evaluation]:
+        """A job's evaluations, oldest first, from the one that follows `after`."""
+        columns = _EVALUATIONS.c
+        statement = select(*columns).where(columns.job_id == job_id)
+        if after is not None:
+            statement = statement.where(columns.id > after.id)
+        statement = statement.order_by(columns.id).limit(limit)
+        return [_evaluation(row) for row in self._session.execute(statement)]
+
+    def counts(self, job_id: str) -> EvaluationCounts:
+        """How many of a job's evaluations stand in which state: the truth behind its progress."""
+        statement = (
+            select(EvaluationRow.state, func.count())
+            .where(EvaluationRow.job_id == job_id)
+            .group_by(EvaluationRow.state)
+        )
+        found = {row[0]: row[1] for row in self._session.execute(statement)}
+        return EvaluationCounts(
+            pending=found.get(EvaluationState.PENDING, 0),
+            done=found.get(EvaluationState.DONE, 0),
+            failed=found.get(EvaluationState.FAILED, 0),
+        )
+
+    def _end(self, evaluation_id: int, values: dict[str, Any]) -> bool:
+        statement = (
+            update(_EVALUATIONS)
+            .where(
+                _EVALUATIONS.c.id == evaluation_id,
+                _EVALUATIONS.c.state == EvaluationState.PENDING,
+            )
+            .values(finished_at=_CLOCK, **values)
+            .returning(_EVALUATIONS.c.id)
+        )
+        return self._session.execute(statement).one_or_none() is not None

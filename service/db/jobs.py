@@ -1,0 +1,210 @@
+"""Statements on jobs.
+
+A change of state is one UPDATE whose WHERE names the states it may start from (the table in
+`service.domain.status`); it returns False where the job was in none of them. Every change that a
+reader could see raises `version`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from service.db.models import JobRow, UnitRow, table_of
+from service.domain.records import Job, Json
+from service.domain.status import TERMINAL, JobStatus, Stage, UnitState, sources
+
+_JOBS = table_of(JobRow)
+_CLOCK = func.clock_timestamp()
+_ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
+EMPTY_PROGRESS: Json = {"done": 0, "failed": 0, "total": None, "generation": None, "best": None}
+
+
+def _job(row: Row[Any]) -> Job:
+    fields = dict(row._mapping)
+    fields["status"] = JobStatus(fields["status"])
+    fields["stage"] = None if fields["stage"] is None else Stage(fields["stage"])
+    return Job(**fields)
+
+
+class JobRepository:
+    """Jobs within one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(
+        self,
+        job_id: str,
+        owner: str,
+        request: Json,
+        checkpoint_file: Json | None,
+        dataset_file: Json | None,
+        device: str | None,
+        metadata: dict[str, str],
+    ) -> Job:
+        """Inserts a queued job."""
+        statement = (
+            insert(_JOBS)
+            .values(
+                id=job_id,
+                owner=owner,
+                status=JobStatus.QUEUED,
+                request=request,
+                checkpoint_file=checkpoint_file,
+                dataset_file=dataset_file,
+                device=device,
+                progress=EMPTY_PROGRESS,
+                metadata=metadata,
+            )
+            .returning(*_JOBS.c)
+        )
+        return _job(self._session.execute(statement).one())
+
+    def get(self, job_id: str, owner: str | None = None) -> Job | None:
+        """The job; None where there is none, or it is not `owner`'s (None: anyone's)."""
+        statement = select(*_JOBS.c).where(_JOBS.c.id == job_id)
+        if owner is not None:
+            statement = statement.where(_JOBS.c.owner == owner)
+        row = self._session.execute(statement).one_or_none()
+        return None if row is None else _job(row)
+
+    def lock(self, job_id: str) -> Job | None:
+        """The job, held until the transaction ends: steps and cancellations take turns.
+
+        FOR NO KEY UPDATE: units that refer to the job may be inserted and claimed meanwhile.
+        """
+        statement = select(*_JOBS.c).where(_JOBS.c.id == job_id).with_for_update(key_share=True)
+        row = self._session.execute(statement).one_or_none()
+        return None if row is None else _job(row)
+
+    def page(
+        self, owner: str, limit: int, after: Job | None = None, status: JobStatus | None = None
+    ) -> list[Job]:
+        """An owner's jobs, newest first, from the one that follows `after`."""
+        order = (_JOBS.c.created_at, _JOBS.c.id)
+        statement = select(*_JOBS.c).where(_JOBS.c.owner == owner)
+        if status is not None:
+            statement = statement.where(_JOBS.c.status == status)
+        if after is not None:
+            statement = statement.where(tuple_(*order) < tuple_(after.created_at, after.id))
+        statement = statement.order_by(*(column.desc() for column in order)).limit(limit)
+        return [_job(row) for row in self._session.execute(statement)]
+
+    def due_for_step(self) -> list[str]:
+        """Ids of jobs whose next step nobody is working towards.
+
+        These are the live jobs without a pending or leased unit, and the cancelling ones without
+        a leased unit.
+        """
+        waiting = exists().where(
+            UnitRow.job_id == JobRow.id,
+            UnitRow.state.in_([UnitState.PENDING, UnitState.LEASED]),
+        )
+        leased = exists().where(UnitRow.job_id == JobRow.id, UnitRow.state == UnitState.LEASED)
+        statement = (
+            select(JobRow.id)
+            .where(
+                or_(
+                    JobRow.status.in_(_ACTIVE) & ~waiting,
+                    (JobRow.status == JobStatus.CANCELLING) & ~leased,
+                )
+            )
+            .order_by(JobRow.created_at)
+        )
+        return list(self._session.scalars(statement))
+
+    def start(self, job_id: str) -> bool:
+        """queued -> running, at the first claim of one of its units."""
+        values = {"stage": Stage.INSPECT, "started_at": _CLOCK}
+        return self._become(job_id, JobStatus.RUNNING, values)
+
+    def set_inspection(
+        self,
+        job_id: str,
+        inspection: Json,
+        device: str,
+        checkpoint_sha256: str,
+        dataset_sha256: str,
+    ) -> bool:
+        """Records what the inspection found, and the device model the job runs on from here."""
+        values = {
+            "inspection": inspection,
+            "device": device,
+            "checkpoint_sha256": checkpoint_sha256,
+            "dataset_sha256": dataset_sha256,
+        }
+        return self._change(job_id, _ACTIVE, values)
+
+    def set_latency_map(self, job_id: str, key: str) -> bool:
+        """Records the map whose predictions the job uses."""
+        return self._change(job_id, _ACTIVE, {"latency_map_key": key})
+
+    def set_stage(self, job_id: str, stage: Stage) -> bool:
+        """Records what the job is busy with now."""
+        return self._change(job_id, _ACTIVE, {"stage": stage})
+
+    def set_progress(
+        self, job_id: str, progress: Json, estimated_finish_at: datetime | None = None
+    ) -> bool:
+        """Records {done, failed, total, generation, best} and when the job should end."""
+        values = {"progress": progress, "estimated_finish_at": estimated_finish_at}
+        return self._change(job_id, _ACTIVE, values)
+
+    def add_verdicts(self, job_id: str, verdicts: Sequence[str]) -> bool:
+        """Adds verdicts the job does not have yet, in order."""
+        job = self.lock(job_id)
+        if job is None:
+            return False
+        merged = list(dict.fromkeys([*job.verdicts, *verdicts]))
+        return merged == job.verdicts or self._change(job_id, _ACTIVE, {"verdicts": merged})
+
+    def set_front(self, job_id: str, front: list[Json], artefacts: dict[str, str]) -> bool:
+        """Records front and plots of a search, for a job that then fails as well as succeeds."""
+        return self._change(job_id, _ACTIVE, {"front": front, "artefacts": artefacts})
+
+    def succeed(self, job_id: str, result: Json) -> bool:
+        """running -> succeeded, with the best config document."""
+        return self._end(job_id, JobStatus.SUCCEEDED, {"result": result})
+
+    def fail(self, job_id: str, code: str, message: str, pointer: str | None = None) -> bool:
+        """queued or running -> failed, with a reason that says what to do."""
+        error = {"code": code, "message": message, "pointer": pointer}
+        return self._end(job_id, JobStatus.FAILED, {"error": error})
+
+    def request_cancel(self, job_id: str) -> bool:
+        """queued or running -> cancelling; heartbeats tell the workers."""
+        values = {"cancel_requested_at": _CLOCK}
+        return self._become(job_id, JobStatus.CANCELLING, values)
+
+    def cancelled(self, job_id: str) -> bool:
+        """cancelling (or queued and never claimed) -> cancelled."""
+        values = {"cancel_requested_at": func.coalesce(_JOBS.c.cancel_requested_at, _CLOCK)}
+        return self._end(job_id, JobStatus.CANCELLED, values)
+
+    def _end(self, job_id: str, target: JobStatus, values: dict[str, Any]) -> bool:
+        ending = {"stage": None, "finished_at": _CLOCK, "estimated_finish_at": None}
+        return self._become(job_id, target, {**ending, **values})
+
+    def _become(self, job_id: str, target: JobStatus, values: dict[str, Any]) -> bool:
+        return self._change(job_id, sources(target), {"status": target, **values})
+
+    def _change(
+        self,
+        job_id: str,
+        states: frozenset[JobStatus],
+        values: dict[str, Any],
+    ) -> bool:
+        """The one UPDATE of this table: from `states` only, and version + 1."""
+        assert not states & TERMINAL, "a terminal job never changes"
+        statement = (
+            update(_JOBS)
+            .where(_JOBS.c.id == job_id, _JOBS.c.status.in_(states))
+            .values(version=_JOBS.c.version + 1, **values)
+            .returning(_JOBS.c.id)
+        )
+        return self._session.execute(statement).one_or_none() is not None

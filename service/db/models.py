@@ -1,0 +1,202 @@
+"""The tables. Postgres only.
+
+`jsonb` where SQL looks inside or a value is merged; plain `json` for documents that are handed out
+as they came in, because jsonb would reorder their keys.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Document = dict[str, Any]
+
+_NOW = func.clock_timestamp()
+
+
+class Base(DeclarativeBase):
+    """Root of the tables; names every constraint, so that migrations can."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), int: BigInteger}  # noqa: RUF012
+
+
+def table_of(row: type[Base]) -> Table:
+    """The table behind a class, for statements on plain rows."""
+    table = row.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+class JobRow(Base):
+    """A user's search."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    status: Mapped[str]
+    stage: Mapped[str | None]
+    version: Mapped[int] = mapped_column(server_default="1")
+    request: Mapped[Document] = mapped_column(JSON)
+    checkpoint_file: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
+    dataset_file: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
+    device: Mapped[str | None]
+    inspection: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
+    latency_map_key: Mapped[str | None]
+    checkpoint_sha256: Mapped[str | None]
+    dataset_sha256: Mapped[str | None]
+    progress: Mapped[Document] = mapped_column(JSON)
+    verdicts: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
+    error: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
+    result: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
+    front: Mapped[list[Document] | None] = mapped_column(JSON(none_as_null=True))
+    artefacts: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'"))
+    # `metadata` is taken by the declarative base.
+    metadata_: Mapped[dict[str, str]] = mapped_column("metadata", JSON)
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    started_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    estimated_finish_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(None, "owner", "created_at", "id"),
+        Index(
+            "ix_jobs_live",
+            "status",
+            postgresql_where=text("status IN ('queued', 'running', 'cancelling')"),
+        ),
+    )
+
+
+class UnitRow(Base):
+    """A leased piece of a job's work; -1 where a kind has no generation or shard."""
+
+    __tablename__ = "units"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    kind: Mapped[str]
+    generation: Mapped[int] = mapped_column(server_default="-1")
+    shard: Mapped[int] = mapped_column(server_default="-1")
+    payload: Mapped[Document] = mapped_column(JSON)
+    state: Mapped[str]
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    lease_until: Mapped[datetime | None]
+    worker_id: Mapped[str | None]
+    device: Mapped[str | None]
+    device_uuid: Mapped[str | None]
+    result: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("job_id", "kind", "generation", "shard"),
+        Index(None, "job_id", "started_at"),
+        Index("ix_units_pending", "id", postgresql_where=text("state = 'pending'")),
+        Index("ix_units_leased", "lease_until", postgresql_where=text("state = 'leased'")),
+    )
+
+
+class EvaluationRow(Base):
+    """One candidate of a job, counted once: a config is unique within its job."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    config_key: Mapped[str]
+    generation: Mapped[int]
+    position: Mapped[int]
+    genes: Mapped[list[int]] = mapped_column(JSONB)
+    state: Mapped[str]
+    metric: Mapped[float | None] = mapped_column(Float(53))
+    metric_interval: Mapped[list[float] | None] = mapped_column(JSONB(none_as_null=True))
+    latency_ms: Mapped[float] = mapped_column(Float(53))
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("job_id", "config_key"),
+        UniqueConstraint("job_id", "generation", "position"),
+    )
+
+
+class ReceiptRow(Base):
+    """All that is needed to believe one of a job's latencies."""
+
+    __tablename__ = "receipts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    document: Mapped[Document] = mapped_column(JSON)
+
+
+class LatencyMapRow(Base):
+    """A latency map that stands: written once, reused by every job with the same key."""
+
+    __tablename__ = "latency_maps"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str]
+    document: Mapped[Document] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class WorkerRow(Base):
+    """A worker as it last reported itself."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str]
+    device_uuid: Mapped[str]
+    device_kind: Mapped[str]
+    host: Mapped[str]
+    versions: Mapped[Document] = mapped_column(JSON)
+    state: Mapped[str]
+    unit_id: Mapped[int | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    seen_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class ApiKeyRow(Base):
+    """An API key, as the SHA-256 of it."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,281 @@
+"""Statements on units: claim, heartbeat, finish.
+
+Every time is the database's (`clock_timestamp()`); a worker's clock is never asked. A claim raises
+`attempt`, and whoever writes names the attempt it holds: a write with an older one changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Row, Update, bindparam, case, exists, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from service.db.models import JobRow, UnitRow, table_of
+from service.domain.records import Json, Unit
+from service.domain.status import MAX_ATTEMPTS, QUIET_KINDS, JobStatus, UnitKind, UnitState
+
+_UNITS = table_of(UnitRow)
+_CLOCK = func.clock_timestamp()
+_LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+_UNHELD: dict[str, Any] = {"lease_until": None, "worker_id": None, "device_uuid": None}
+WORKER_LOST = {
+    "code": "WORKER_LOST",
+    "message": "the worker that held this unit stopped reporting; see the worker's log",
+}
+
+Beat = Literal["ok", "lost", "cancel"]
+
+# The next unit in fair order is picked first, and only then is it asked whether it may run now: a
+# measurement that waits for a quiet device keeps its turn, and the device drains for it. `live` is
+# materialized so that a job's last claim is looked up once per job, not once per pending unit.
+_CLAIM = text(
+    """
+    WITH live AS MATERIALIZED (
+        SELECT jobs.id,
+               (SELECT max(started_at) FROM units WHERE units.job_id = jobs.id) AS last_claim
+        FROM jobs WHERE jobs.status = ANY(:live)
+    ), next AS MATERIALIZED (
+        SELECT units.id, units.kind
+        FROM units JOIN live ON live.id = units.job_id
+        WHERE units.state = 'pending' AND (units.device IS NULL OR units.device = :device)
+        ORDER BY live.last_claim NULLS FIRST, units.id
+        LIMIT 1 FOR UPDATE OF units SKIP LOCKED
+    )
+    UPDATE units SET
+        state = 'leased', attempt = attempt + 1, worker_id = :worker_id, device_uuid = :device_uuid,
+        started_at = clock_timestamp(), lease_until = clock_timestamp() + :lease
+    FROM next
+    WHERE units.id = next.id AND NOT EXISTS (
+        SELECT 1 FROM units AS other
+        WHERE other.state = 'leased' AND other.device_uuid = :device_uuid
+          AND (other.kind = ANY(:quiet) OR next.kind = ANY(:quiet))
+    )
+    RETURNING units.*
+    """
+).bindparams(bindparam("live"), bindparam("quiet"))
+
+
+def _unit(row: Row[Any]) -> Unit:
+    fields = dict(row._mapping)
+    fields["kind"] = UnitKind(fields["kind"])
+    fields["state"] = UnitState(fields["state"])
+    return Unit(**fields)
+
+
+class UnitRepository:
+    """Units within one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(
+        self,
+        job_id: str,
+        kind: UnitKind,
+        payload: Json,
+        generation: int = -1,
+        shard: int = -1,
+        device: str | None = None,
+    ) -> int | None:
+        """Inserts a pending unit and returns its id; None where the job has that unit already."""
+        statement = (
+            insert(_UNITS)
+            .values(
+                job_id=job_id,
+                kind=kind,
+                payload=payload,
+                generation=generation,
+                shard=shard,
+                device=device,
+                state=UnitState.PENDING,
+            )
+            .on_conflict_do_nothing()
+            .returning(_UNITS.c.id)
+        )
+        unit_id: int | None = self._session.scalar(statement)
+        return unit_id
+
+    def claim(self, worker_id: str, device: str, device_uuid: str, lease_s: float) -> Unit | None:
+        """Leases the next unit to a worker of that device model, or None.
+
+        Jobs take turns: the one whose last claim is oldest comes first. A unit that times something
+        is leased only while no other unit is leased on that very device, and no other beside it.
+        """
+        # Two claims for one device see each other's lease; the lock ends with the transaction.
+        lock = func.pg_advisory_xact_lock(func.hashtextextended(device_uuid, 0))
+        self._session.execute(select(lock))
+        parameters = {
+            "live": list(_LIVE),
+            "quiet": list(QUIET_KINDS),
+            "device": device,
+            "worker_id": worker_id,
+            "device_uuid": device_uuid,
+            "lease": timedelta(seconds=lease_s),
+        }
+        row = self._session.execute(_CLAIM, parameters).one_or_none()
+        return None if row is None else _unit(row)
+
+    def heartbeat(self, unit_id: int, attempt: int, lease_s: float) -> Beat:
+        """Prolongs a lease. "lost": the attempt holds it no longer. "cancel": stop working."""
+        status = select(JobRow.status).where(JobRow.id == _UNITS.c.job_id).scalar_subquery()
+        statement = (
+            self._held(unit_id, attempt)
+            .values(lease_until=_CLOCK + timedelta(seconds=lease_s))
+            .returning(status)
+        )
+        row = self._session.execute(statement).one_or_none()
+        if row is None:
+            return "lost"
+        return "ok" if row[0] in _LIVE else "cancel"
+
+    def finish(self, unit_id: int, attempt: int, result: Json) -> bool:
+        """leased -> done. False: the attempt holds the lease no longer, the result is refused."""
+        return self._leave(unit_id, attempt, UnitState.DONE, {"result": result, "error": None})
+
+    def fail(self, unit_id: int, attempt: int, error: Json, retry: bool) -> bool:
+        """leased -> failed; with `retry` -> pending, until it has failed MAX_ATTEMPTS times."""
+        failures = _UNITS.c.failures + 1
+        spent = failures >= MAX_ATTEMPTS
+        state = case((spent, UnitState.FAILED), else_=UnitState.PENDING)
+        values = {
+            "error": error,
+            "failures": failures,
+            "state": state if retry else UnitState.FAILED,
+            "finished_at": case((spent, _CLOCK), else_=None) if retry else _CLOCK,
+        }
+        statement = self._held(unit_id, attempt).values(**values, **_UNHELD)
+        return self._session.execute(statement.returning(_UNITS.c.id)).one_or_none() is not None
+
+    def release(self, unit_id: int, attempt: int) -> bool:
+        """leased -> pending, for a worker that shuts down; does not count as a failure."""
+        statement = self._held(unit_id, attempt).values(state=UnitState.PENDING, **_UNHELD)
+        return self._session.execute(statement.returning(_UNITS.c.id)).one_or_none() is not None
+
+    def cancel(self, unit_id: int, attempt: int) -> bool:
+        """leased -> cancelled, after a heartbeat said so."""
+        return self._leave(unit_id, attempt, UnitState.CANCELLED, {})
+
+    def cancel_pending(self, job_id: str) -> int:
+        """Cancels a job's pending units and returns their number.
+
+        A unit that is being claimed at this moment is passed over, not waited for: its first
+        heartbeat says "cancel".
+        """
+        pending = (
+            select(_UNITS.c.id)
+            .where(_UNITS.c.job_id == job_id, _UNITS.c.state == UnitState.PENDING)
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            update(_UNITS)
+            .where(_UNITS.c.id.in_(pending))
+            .values(state=UnitState.CANCELLED, finished_at=_CLOCK)
+            .returning(_UNITS.c.id)
+        )
+        return len(self._session.scalars(statement).all())
+
+    def expire(self, max_attempts: int = MAX_ATTEMPTS) -> list[str]:
+        """Takes back leases that are over; returns the ids of the jobs they belong to.
+
+        Such a unit becomes pending again, failed (WORKER_LOST) once it has failed `max_attempts`
+        times, or cancelled where its job no longer wants it.
+        """
+        over = (
+            select(_UNITS.c.id)
+            .where(_UNITS.c.state == UnitState.LEASED, _UNITS.c.lease_until < _CLOCK)
+            .with_for_update(skip_locked=True)
+        )
+        status = select(JobRow.status).where(JobRow.id == _UNITS.c.job_id).scalar_subquery()
+        failures = _UNITS.c.failures + 1
+        wanted = status.in_(_LIVE)
+        statement = (
+            update(_UNITS)
+            .where(_UNITS.c.id.in_(over))
+            .values(
+                state=case(
+                    (~wanted, UnitState.CANCELLED),
+                    (failures >= max_attempts, UnitState.FAILED),
+                    else_=UnitState.PENDING,
+                ),
+                failures=failures,
+                error=WORKER_LOST,
+                finished_at=case((~wanted | (failures >= max_attempts), _CLOCK), else_=None),
+                **_UNHELD,
+            )
+            .returning(_UNITS.c.job_id)
+        )
+        return sorted(set(self._session.scalars(statement)))
+
+    def get(self, unit_id: int) -> Unit | None:
+        """The unit of that id."""
+        row = self._session.execute(select(*_UNITS.c).where(_UNITS.c.id == unit_id)).one_or_none()
+        return None if row is None else _unit(row)
+
+    def for_job(
+        self, job_id: str, kind: UnitKind | None = None, generation: int | None = None
+    ) -> list[Unit]:
+        """A job's units in order of generation and shard; of one kind or generation if named."""
+        statement = select(*_UNITS.c).where(_UNITS.c.job_id == job_id)
+        if kind is not None:
+            statement = statement.where(_UNITS.c.kind == kind)
+        if generation is not None:
+            statement = statement.where(_UNITS.c.generation == generation)
+        order = (_UNITS.c.generation, _UNITS.c.shard, _UNITS.c.id)
+        return [_unit(row) for row in self._session.execute(statement.order_by(*order))]
+
+    def pending_count(self, device: str) -> int:
+        """How many pending units of live jobs a worker of that device model may claim."""
+        statement = (
+            select(func.count())
+            .select_from(UnitRow)
+            .join(JobRow)
+            .where(
+                UnitRow.state == UnitState.PENDING,
+                JobRow.status.in_(_LIVE),
+                (UnitRow.device == device) | UnitRow.device.is_(None),
+            )
+        )
+        return self._session.scalar(statement) or 0
+
+    def leased_count(self, job_id: str) -> int:
+        """How many of a job's units workers hold now."""
+        statement = (
+            select(func.count())
+            .select_from(UnitRow)
+            .where(UnitRow.job_id == job_id, UnitRow.state == UnitState.LEASED)
+        )
+        return self._session.scalar(statement) or 0
+
+    def all_over(self, job_id: str) -> bool:
+        """Whether none of a job's units is pending or leased."""
+        live = exists().where(
+            UnitRow.job_id == job_id, UnitRow.state.in_([UnitState.PENDING, UnitState.LEASED])
+        )
+        return not self._session.scalar(select(live))
+
+    def states(self, job_id: str, kinds: Sequence[UnitKind] = tuple(UnitKind)) -> dict[str, int]:
+        """How many of a job's units (of those kinds) stand in which state."""
+        statement = (
+            select(UnitRow.state, func.count())
+            .where(UnitRow.job_id == job_id, UnitRow.kind.in_(kinds))
+            .group_by(UnitRow.state)
+        )
+        return {row[0]: row[1] for row in self._session.execute(statement)}
+
+    def _held(self, unit_id: int, attempt: int) -> Update:
+        """An UPDATE of the unit, if this very attempt still holds its lease."""
+        return update(_UNITS).where(
+            _UNITS.c.id == unit_id,
+            _UNITS.c.attempt == attempt,
+            _UNITS.c.state == UnitState.LEASED,
+        )
+
+    def _leave(self, unit_id: int, attempt: int, state: UnitState, values: dict[str, Any]) -> bool:
+        statement = self._held(unit_id, attempt).values(
+            state=state, finished_at=_CLOCK, lease_until=None, **values
+        )
+        return self._session.execute(statement.returning(_UNITS.c.id)).one_or_none() is not None

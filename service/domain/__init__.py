@@ -1,0 +1,1 @@
+"""Domain types of the service: requests, records, states and errors. No HTTP, no database."""

@@ -1,0 +1,164 @@
+"""The service's errors. Every one has a `code` (the API's) and a message that says what to do.
+
+    ServiceError
+    ├── SettingsError              SETTINGS_INVALID
+    ├── RequestError               what a caller sent cannot be used
+    │   ├── MalformedJson          MALFORMED_JSON
+    │   ├── BodyTooLarge           BODY_TOO_LARGE
+    │   ├── UnsupportedMediaType   UNSUPPORTED_MEDIA_TYPE
+    │   ├── ValidationFailed       VALIDATION_FAILED (carries one FieldError per finding)
+    │   ├── PathNotAllowed         PATH_NOT_ALLOWED
+    │   ├── UrlNotAllowed          URL_NOT_ALLOWED
+    │   └── ArtifactNotFound       ARTIFACT_NOT_FOUND
+    ├── Unauthenticated            UNAUTHENTICATED
+    ├── NotFound                   what was asked for is not there, or not the caller's
+    │   ├── JobNotFound            JOB_NOT_FOUND
+    │   ├── ReceiptNotFound        RECEIPT_NOT_FOUND
+    │   └── PlotNotFound           PLOT_NOT_FOUND
+    └── Conflict                   the job is not in a state that allows it
+        ├── JobAlreadyTerminal     JOB_ALREADY_TERMINAL
+        ├── ResultNotReady         RESULT_NOT_READY
+        └── NoFeasibleConfig       NO_FEASIBLE_CONFIG
+
+HTTP status codes belong to `service.api.problems`. No message repeats what the caller sent.
+"""
+# ruff: noqa: N818  (an error is named after the code it answers with)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One finding about one field: `pointer` is a JSON pointer into the request ("": all of it)."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+class ServiceError(Exception):
+    """Root of the service's errors."""
+
+    code: str = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class SettingsError(ServiceError):
+    """The environment does not describe a service that could run."""
+
+    code = "SETTINGS_INVALID"
+
+
+class RequestError(ServiceError):
+    """What a caller sent cannot be used; `errors` names the fields."""
+
+    def __init__(self, message: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+    @classmethod
+    def at(cls, pointer: str, message: str) -> RequestError:
+        """The error with one finding, at `pointer`."""
+        return cls(message, (FieldError(pointer, cls.code, message),))
+
+
+class MalformedJson(RequestError):
+    """The body is not one JSON value in UTF-8."""
+
+    code = "MALFORMED_JSON"
+
+
+class BodyTooLarge(RequestError):
+    """The body is longer than the limit."""
+
+    code = "BODY_TOO_LARGE"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is not application/json, or it is compressed."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class ValidationFailed(RequestError):
+    """Fields, query parameters or headers have values that are refused."""
+
+    code = "VALIDATION_FAILED"
+
+
+class PathNotAllowed(RequestError):
+    """A path leads outside the allow-listed roots, or to something that is no plain file."""
+
+    code = "PATH_NOT_ALLOWED"
+
+
+class UrlNotAllowed(RequestError):
+    """A URL where a path belongs: the service fetches nothing."""
+
+    code = "URL_NOT_ALLOWED"
+
+
+class ArtifactNotFound(RequestError):
+    """A path under an allowed root at which nothing is."""
+
+    code = "ARTIFACT_NOT_FOUND"
+
+
+class Unauthenticated(ServiceError):
+    """No key, or none that is known."""
+
+    code = "UNAUTHENTICATED"
+
+
+class NotFound(ServiceError):
+    """What was asked for is not there, or is not the caller's."""
+
+    code = "NOT_FOUND"
+
+
+class JobNotFound(NotFound):
+    """No job of this owner has that id."""
+
+    code = "JOB_NOT_FOUND"
+
+
+class ReceiptNotFound(NotFound):
+    """The job has no receipt of that id."""
+
+    code = "RECEIPT_NOT_FOUND"
+
+
+class PlotNotFound(NotFound):
+    """The job ended without that plot, or its file left the artefact folder."""
+
+    code = "PLOT_NOT_FOUND"
+
+
+class Conflict(ServiceError):
+    """The job is not in a state that allows it."""
+
+    code = "CONFLICT"
+
+
+class JobAlreadyTerminal(Conflict):
+    """The job has ended; it can no longer be cancelled."""
+
+    code = "JOB_ALREADY_TERMINAL"
+
+
+class ResultNotReady(Conflict):
+    """The job has no result (yet)."""
+
+    code = "RESULT_NOT_READY"
+
+
+class NoFeasibleConfig(Conflict):
+    """The search ended and no measured configuration is within the budget."""
+
+    code = "NO_FEASIBLE_CONFIG"

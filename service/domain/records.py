@@ -1,0 +1,207 @@
+"""What repositories hand out: frozen copies of database rows, safe after the session is closed.
+
+Field names are column names. JSON columns come as plain dicts and lists; times are aware.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from service.domain.status import (
+    EvaluationState,
+    JobStatus,
+    Stage,
+    UnitKind,
+    UnitState,
+    WorkerState,
+)
+
+Json = dict[str, Any]
+DeviceKind = Literal["cpu", "cuda"]
+
+_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+# At most 18 digits: every such number fits the column.
+_EVALUATION_ID = re.compile(r"eval_([1-9][0-9]{0,17})", re.ASCII)
+_JOB_ID = re.compile(r"job_[0-9a-f]{32}", re.ASCII)
+
+
+def new_job_id() -> str:
+    """A fresh job id: 'job_' and 32 hex digits, millisecond time first (the layout of UUIDv7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10))
+    value = (milliseconds & (1 << 48) - 1) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return f"job_{value:032x}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a string has the form of a job id."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether a string could be an id of ours: 1 to 128 plain characters."""
+    return _NAME.fullmatch(text) is not None
+
+
+def evaluation_id(number: int) -> str:
+    """The public id of an evaluation."""
+    return f"eval_{number}"
+
+
+def evaluation_number(text: str) -> int | None:
+    """The number in an evaluation's public id; None where it is none."""
+    match = _EVALUATION_ID.fullmatch(text)
+    return None if match is None else int(match[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A user's search. `request` is the filled-in request, `result` the best config document."""
+
+    id: str
+    owner: str
+    status: JobStatus
+    stage: Stage | None
+    version: int
+    request: Json
+    checkpoint_file: Json | None
+    dataset_file: Json | None
+    device: str | None
+    inspection: Json | None
+    latency_map_key: str | None
+    checkpoint_sha256: str | None
+    dataset_sha256: str | None
+    progress: Json
+    verdicts: list[str]
+    error: Json | None
+    result: Json | None
+    front: list[Json] | None
+    artefacts: dict[str, str]
+    metadata: dict[str, str]
+    created_at: datetime
+    started_at: datetime | None
+    cancel_requested_at: datetime | None
+    finished_at: datetime | None
+    estimated_finish_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One leased piece of a job's work.
+
+    `attempt` is the fencing token: it grows with every claim, and a write that names an older one
+    is refused. `failures` counts the attempts that were lost or failed. `device` is the device
+    model the unit needs (None: any); `device_uuid` the very device that holds it.
+    """
+
+    id: int
+    job_id: str
+    kind: UnitKind
+    generation: int
+    shard: int
+    payload: Json
+    state: UnitState
+    attempt: int
+    failures: int
+    lease_until: datetime | None
+    worker_id: str | None
+    device: str | None
+    device_uuid: str | None
+    result: Json | None
+    error: Json | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One candidate of a job. `latency_ms` is the map's prediction; `position` its place in the
+    order of proposal within the generation."""
+
+    id: int
+    job_id: str
+    config_key: str
+    generation: int
+    position: int
+    genes: list[int]
+    state: EvaluationState
+    metric: float | None
+    metric_interval: list[float] | None
+    latency_ms: float
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate to be evaluated: its key (kept counts as JSON), genes, predicted latency."""
+
+    config_key: str
+    genes: list[int]
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationCounts:
+    """How many evaluations of a job stand in which state."""
+
+    pending: int
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker as it last reported itself. `online`: it was seen lately and did not say goodbye."""
+
+    id: str
+    device: str
+    device_uuid: str
+    device_kind: DeviceKind
+    host: str
+    versions: Json
+    state: WorkerState
+    unit_id: int | None
+    started_at: datetime
+    seen_at: datetime
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device model some worker has reported at some time."""
+
+    name: str
+    kind: DeviceKind
+    workers_online: int
+    latency_maps: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyMapRecord:
+    """A standing latency map: `document` is the library's own form of it."""
+
+    key: str
+    device: str
+    document: Json
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key's record; the key itself is known to its holder alone."""
+
+    id: str
+    owner: str
+    sha256: str
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None

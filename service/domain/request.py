@@ -1,0 +1,243 @@
+"""The search request: what a user may ask for, with every default filled in.
+
+`parse_search_request` is the only door. Types are taken as they come (no "5" for 5, no true for 1),
+unknown fields are refused, and every finding is reported at once without repeating the input.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from service.domain.errors import ValidationFailed
+from service.domain.findings import check_strings, findings
+
+BUILTIN_DIGITS = "builtin:digits"
+
+_PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%$", re.ASCII)
+
+
+def _percent(value: str) -> str:
+    """Checks a budget such as "60%"."""
+    match = _PERCENT.match(value)
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise ValueError('give a share of the dense latency above 0% and up to 100%, such as "60%"')
+    return value
+
+
+def _rising(levels: tuple[int, ...]) -> tuple[int, ...]:
+    """Checks that levels are listed once each, in rising order."""
+    if list(levels) != sorted(set(levels)):
+        raise ValueError("list each level once, in rising order, such as [0, 2, 4, 6, 8]")
+    return levels
+
+
+def _not_yet(value: object) -> None:
+    """Refuses a field whose feature this version does not have."""
+    if value is not None:
+        raise ValueError("not available in this version: leave it out or null")
+
+
+def _dataset_object(value: object) -> object:
+    """A bare string stands for {"path": string}."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _given(value: object) -> object:
+    """null stands for an object of defaults."""
+    return {} if value is None else value
+
+
+# JSON has lists only: a strict tuple would refuse them, its items stay strict.
+Triple = Annotated[tuple[float, float, float], Field(strict=False)]
+Levels = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=8)], ...],
+    Field(strict=False, min_length=1, max_length=9),
+    AfterValidator(_rising),
+]
+# The length of a path is the path resolver's to judge: it answers PATH_NOT_ALLOWED.
+PathText = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+NotYet = Annotated[None, BeforeValidator(_not_yet)]
+
+
+class _Strict(BaseModel):
+    """Frozen, strict, no unknown fields, no NaN or infinity."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class DatasetSpec(_Strict):
+    """The images and annotations a search runs on."""
+
+    path: PathText = Field(
+        description='Folder or file under an allow-listed root, or "builtin:digits".'
+    )
+    train_split: Name = Field(default="train", description="Split for adaptation and fine-tuning.")
+    search_split: Name = Field(default="val", description="Split the search scores candidates on.")
+    report_split: Name | None = Field(
+        default=None,
+        description="Split the winner is scored on, which the search never sees. "
+        "null: `holdout` of the search split is kept from the search.",
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="Use at most this many images of the search split.",
+    )
+    holdout: float = Field(
+        default=0.2, gt=0, lt=1, description="Share of the search split kept for the report."
+    )
+
+    @property
+    def builtin(self) -> bool:
+        """True for the data set that ships with the library."""
+        return self.path == BUILTIN_DIGITS
+
+
+class InputSpec(_Strict):
+    """What the deployed model is fed and how it runs. null: read off checkpoint and data set."""
+
+    height: int | None = Field(default=None, ge=32, le=8192, description="Image height in pixels.")
+    width: int | None = Field(default=None, ge=32, le=8192, description="Image width in pixels.")
+    batch: int = Field(default=1, ge=1, le=1024, description="Images per forward pass.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Number format.")
+    mode: Literal["eager"] = Field(default="eager", description="How the model is executed.")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads; null: the worker's own number."
+    )
+
+
+class PreprocessSpec(_Strict):
+    """How an image becomes the model's input. null: read off the checkpoint, else ImageNet's."""
+
+    mean: Triple | None = Field(default=None, description="Mean per channel, of pixels in 0..1.")
+    std: Triple | None = Field(default=None, description="Standard deviation per channel.")
+    channels: Literal["rgb", "bgr"] | None = Field(
+        default=None, description="Order of the channels."
+    )
+
+    @model_validator(mode="after")
+    def _positive_std(self) -> Self:
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("every std must be above 0")
+        return self
+
+
+class SearchSettings(_Strict):
+    """The search itself."""
+
+    strategy: Literal["evolution", "random"] = Field(
+        default="evolution", description="Search strategy."
+    )
+    population: int = Field(default=100, ge=1, le=10_000, description="Candidates per generation.")
+    parents: int = Field(default=25, ge=1, le=10_000, description="Best candidates, bred from.")
+    generations: int = Field(default=30, ge=1, le=10_000, description="Generations, at most.")
+    mutation: float = Field(default=0.1, ge=0, le=1, description="Chance that a gene changes.")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="The same seed proposes the same.")
+    max_evaluations: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Stop after this many candidates."
+    )
+    levels: Levels | None = Field(
+        default=None,
+        description="Allowed sparsity levels, tenths of windows dropped; null: 0 to 8.",
+    )
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.parents > self.population:
+            raise ValueError("parents must not exceed population")
+        if self.population * self.generations > 1_000_000:
+            raise ValueError("population times generations must not exceed 1,000,000")
+        return self
+
+
+class SearchRequest(_Strict):
+    """Find the best sparsity configuration of a checkpoint within a latency budget."""
+
+    checkpoint: PathText = Field(
+        description='Checkpoint file under an allow-listed root, or "builtin:digits".'
+    )
+    dataset: Annotated[DatasetSpec, BeforeValidator(_dataset_object)] = Field(
+        description='A data set; a bare string stands for {"path": string}.'
+    )
+    latency_budget_ms: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e7,
+        description="Budget in milliseconds. Give this or `latency_budget`.",
+    )
+    latency_budget: Annotated[str, AfterValidator(_percent)] | None = Field(
+        default=None,
+        description='Budget as a share of the dense latency on the device, such as "60%".',
+    )
+    latency_scope: Literal["model", "backbone"] = Field(
+        default="model", description="What the budget covers."
+    )
+    task: Literal["semantic_segmentation"] | None = Field(
+        default=None, description="null: read off the checkpoint."
+    )
+    device: Name | None = Field(
+        default=None,
+        description="A device model of GET /devices, or `cpu` or `cuda` where that names one. "
+        "null: the only one known.",
+    )
+    input: Annotated[InputSpec, BeforeValidator(_given)] = Field(
+        default_factory=InputSpec, description="Input of the deployed model."
+    )
+    preprocess: PreprocessSpec | None = Field(default=None, description="Preprocessing of images.")
+    score: Literal["l2", "mean_abs", "variance", "late", "random"] | None = Field(
+        default=None, description="Window score; null: the library's default."
+    )
+    search: Annotated[SearchSettings, BeforeValidator(_given)] = Field(
+        default_factory=SearchSettings, description="Settings of the search."
+    )
+    adapt: NotYet = Field(default=None, description="Not available in this version.")
+    finetune: NotYet = Field(default=None, description="Not available in this version.")
+    metadata: dict[
+        Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]
+    ] = Field(default_factory=dict, max_length=16, description="Up to 16 short strings of yours.")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.latency_budget_ms is None) == (self.latency_budget is None):
+            raise ValueError("give exactly one of latency_budget_ms and latency_budget")
+        return self
+
+    @property
+    def budget_fraction(self) -> float | None:
+        """`latency_budget` as a fraction of the dense latency: 0.6 for "60%"; else None."""
+        return None if self.latency_budget is None else float(self.latency_budget[:-1]) / 100
+
+    @property
+    def builtin_checkpoint(self) -> bool:
+        """True for the supernet that ships with the library."""
+        return self.checkpoint == BUILTIN_DIGITS
+
+
+def parse_search_request(data: object) -> SearchRequest:
+    """Checks a JSON value and fills in every default.
+
+    Raises:
+        ValidationFailed: with one finding per field that is refused.
+    """
+    errors = check_strings(data, SearchRequest)
+    if not errors:
+        try:
+            return SearchRequest.model_validate(data)
+        except ValidationError as error:
+            errors = findings(error, SearchRequest)
+    raise ValidationFailed("the request has fields that cannot be used; see errors", errors)

@@ -1,0 +1,100 @@
+"""States of jobs, units, evaluations and workers, and which job may become which.
+
+queued ──> running ──> succeeded
+  │ │        │ └─────> failed
+  │ └──────> cancelling ──> cancelled
+  └───────────────────────> cancelled | failed
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. The last three are terminal: nothing about the job changes after them."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """True where the job has ended for good."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.QUEUED: frozenset(
+        {JobStatus.RUNNING, JobStatus.CANCELLING, JobStatus.CANCELLED, JobStatus.FAILED}
+    ),
+    JobStatus.RUNNING: frozenset({JobStatus.CANCELLING, JobStatus.SUCCEEDED, JobStatus.FAILED}),
+    JobStatus.CANCELLING: frozenset({JobStatus.CANCELLED}),
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+TERMINAL: frozenset[JobStatus] = frozenset(status for status in JobStatus if status.terminal)
+
+
+def sources(target: JobStatus) -> frozenset[JobStatus]:
+    """The states a job may be in to become `target`; an UPDATE's WHERE names exactly these."""
+    return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
+
+
+class Stage(StrEnum):
+    """What a running job is busy with."""
+
+    INSPECT = "inspect"
+    CALIBRATE = "calibrate"
+    ADAPT = "adapt"
+    SEARCH = "search"
+    VERIFY = "verify"
+    FINETUNE = "finetune"
+
+
+class UnitKind(StrEnum):
+    """Kinds of leased work."""
+
+    INSPECT = "inspect"
+    CALIBRATE = "calibrate"
+    EVALUATE = "evaluate"
+    MEASURE = "measure"
+
+
+QUIET_KINDS: frozenset[UnitKind] = frozenset({UnitKind.CALIBRATE, UnitKind.MEASURE})
+"""Units that time something: they run alone on their device."""
+
+
+class UnitState(StrEnum):
+    """Where a unit stands. `leased` carries an attempt number; the last three never change."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class EvaluationState(StrEnum):
+    """Where the evaluation of one candidate stands."""
+
+    PENDING = "pending"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class WorkerState(StrEnum):
+    """What a worker said last. A worker that was killed keeps its last word: look at `seen_at`."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    STOPPED = "stopped"
+
+
+MAX_ATTEMPTS = 3
+"""A unit that was lost or failed this often has failed for good."""

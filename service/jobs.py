@@ -1,0 +1,228 @@
+"""Submitting, finding, listing and cancelling jobs: one transaction each, wake-ups after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from celery import Celery
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.db.evaluations import EvaluationRepository
+from service.db.jobs import JobRepository
+from service.db.receipts import ReceiptRepository
+from service.db.session import session_scope
+from service.db.units import UnitRepository
+from service.db.workers import WorkerRepository
+from service.domain.errors import (
+    FieldError,
+    JobAlreadyTerminal,
+    JobNotFound,
+    ReceiptNotFound,
+    ValidationFailed,
+)
+from service.domain.records import (
+    Device,
+    Evaluation,
+    Job,
+    Json,
+    evaluation_number,
+    is_job_id,
+    is_name,
+    new_job_id,
+)
+from service.domain.request import BUILTIN_DIGITS, SearchRequest
+from service.domain.status import JobStatus, UnitKind
+from service.paths import PathResolver
+from service.queue import wake_job, wake_units
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """A piece of a list, and whether more follows."""
+
+    items: list[Item]
+    has_more: bool
+
+
+class JobService:
+    """What callers may do with jobs; every method is one transaction."""
+
+    def __init__(self, engine: Engine, celery: Celery, paths: PathResolver) -> None:
+        self._engine = engine
+        self._celery = celery
+        self._paths = paths
+
+    def submit(self, owner: str, request: SearchRequest) -> Job:
+        """Stores a queued job with its first unit, then wakes a worker.
+
+        Raises:
+            RequestError: paths that may not be used, a device nobody has seen.
+        """
+        checkpoint = self._record(request.checkpoint, "/checkpoint", folder=False)
+        dataset = self._record(request.dataset.path, "/dataset/path", folder=True)
+        with session_scope(self._engine) as session:
+            device = resolve_device(request.device, WorkerRepository(session).devices())
+            filled_in = request.model_copy(update={"device": device})
+            job = JobRepository(session).add(
+                new_job_id(),
+                owner,
+                filled_in.model_dump(mode="json"),
+                checkpoint,
+                dataset,
+                device,
+                request.metadata,
+            )
+            UnitRepository(session).add(job.id, UnitKind.INSPECT, {}, device=device)
+        wake_units(self._celery, device)
+        return job
+
+    def get(self, owner: str, job_id: str) -> Job:
+        """One of the owner's jobs.
+
+        Raises:
+            JobNotFound: there is none, or it is someone else's.
+        """
+        with session_scope(self._engine) as session:
+            return _owned(JobRepository(session).get(_checked(job_id), owner))
+
+    def candidates(
+        self, owner: str, job_id: str, limit: int, after: str | None
+    ) -> Page[Evaluation]:
+        """The evaluations of one of the owner's jobs, oldest first.
+
+        Raises:
+            JobNotFound: there is none, or it is someone else's.
+            ValidationFailed: `after` is no evaluation of the job.
+        """
+        with session_scope(self._engine) as session:
+            _owned(JobRepository(session).get(_checked(job_id), owner))
+            evaluations = EvaluationRepository(session)
+            last = None
+            if after is not None:
+                number = evaluation_number(after)
+                last = None if number is None else evaluations.get(job_id, number)
+                if last is None:
+                    raise bad_cursor()
+            found = evaluations.page(job_id, limit + 1, last)
+        return Page(found[:limit], has_more=len(found) > limit)
+
+    def receipt(self, owner: str, job_id: str, receipt_id: str) -> Json:
+        """The document of a receipt of one of the owner's jobs.
+
+        Raises:
+            JobNotFound, ReceiptNotFound: there is none.
+        """
+        with session_scope(self._engine) as session:
+            job = _owned(JobRepository(session).get(_checked(job_id), owner))
+            document = None
+            if is_name(receipt_id):
+                document = ReceiptRepository(session).get(job.id, receipt_id)
+        if document is None:
+            raise ReceiptNotFound("the job has no receipt of this id; its front names them")
+        return document
+
+    def page(
+        self, owner: str, limit: int, after: str | None, status: JobStatus | None
+    ) -> Page[Job]:
+        """The owner's jobs, newest first, from the one that follows job `after`.
+
+        Raises:
+            ValidationFailed: `after` is no job of the owner's.
+        """
+        with session_scope(self._engine) as session:
+            jobs = JobRepository(session)
+            last = None
+            if after is not None:
+                last = jobs.get(after, owner) if is_job_id(after) else None
+                if last is None:
+                    raise bad_cursor()
+            found = jobs.page(owner, limit + 1, last, status)
+        return Page(found[:limit], has_more=len(found) > limit)
+
+    def cancel(self, owner: str, job_id: str) -> Job:
+        """Asks for a job's end. A job no worker has begun is cancelled at once.
+
+        Raises:
+            JobNotFound: there is none, or it is someone else's.
+            JobAlreadyTerminal: it has succeeded or failed.
+        """
+        with session_scope(self._engine) as session:
+            jobs = JobRepository(session)
+            job = _owned(jobs.get(_checked(job_id), owner))
+            job = _owned(jobs.lock(job.id))
+            if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+                raise JobAlreadyTerminal(f"the job has {job.status}; there is nothing to cancel")
+            if job.status in (JobStatus.QUEUED, JobStatus.RUNNING):
+                _cancel(session, job)
+            job = _owned(jobs.get(job.id))
+        if job.status is JobStatus.CANCELLING:
+            wake_job(self._celery, job.id)
+        return job
+
+    def _record(self, path: str, pointer: str, *, folder: bool) -> Json | None:
+        """What is at the path; None for data that ships with the library."""
+        if path == BUILTIN_DIGITS:
+            return None
+        return self._paths.resolve(path, pointer, folder=folder).to_dict()
+
+
+def resolve_device(named: str | None, known: list[Device]) -> str | None:
+    """The device model a job is for; None where it may be any, because none is known yet.
+
+    Raises:
+        ValidationFailed: never seen, or not clear which of several.
+    """
+    if named is None:
+        if len(known) > 1:
+            raise _bad_device("several devices are known: name one of GET /devices")
+        return known[0].name if known else None
+    matching = [device.name for device in known if device.name == named] or [
+        device.name for device in known if device.kind == named
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise _bad_device("several devices are of this kind: name one of GET /devices")
+    raise _bad_device("no worker with this device was ever seen: name one of GET /devices")
+
+
+def bad_cursor() -> ValidationFailed:
+    """The answer to a cursor this list did not give."""
+    message = "not a cursor of this list: pass next_cursor of the page before"
+    return ValidationFailed(message, [FieldError("/after", "cursor", message)])
+
+
+def _bad_device(message: str) -> ValidationFailed:
+    return ValidationFailed(message, [FieldError("/device", "device", message)])
+
+
+def _checked(job_id: str) -> str:
+    """The id, if it has the form of one: anything else never reaches the database."""
+    if not is_job_id(job_id):
+        raise _no_such_job()
+    return job_id
+
+
+def _owned(job: Job | None) -> Job:
+    if job is None:
+        raise _no_such_job()
+    return job
+
+
+def _no_such_job() -> JobNotFound:
+    return JobNotFound("you have no job of this id; GET /jobs lists yours")
+
+
+def _cancel(session: Session, job: Job) -> None:
+    """Cancels a locked job that is queued or running."""
+    jobs, units = JobRepository(session), UnitRepository(session)
+    units.cancel_pending(job.id)
+    # A worker may hold the first unit of a job that is still called queued: it must be told.
+    if job.status is JobStatus.QUEUED and units.all_over(job.id):
+        jobs.cancelled(job.id)
+    else:
+        jobs.request_cancel(job.id)

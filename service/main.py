@@ -1,0 +1,82 @@
+"""The API as an application: `uvicorn --factory service.main:create_app`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from service.api import health, jobs, openapi, problems, results, search, workers
+from service.api.context import Context
+from service.api.request_ids import RequestIdMiddleware
+from service.db.artefacts import ArtefactStore
+from service.db.session import make_engine
+from service.jobs import JobService
+from service.paths import PathResolver
+from service.queue import make_celery
+from service.settings import Settings, load_settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API. Connects to nothing before the first request.
+
+    Without `settings` it is a process of its own: it reads the environment, and writes its log to
+    standard error.
+
+    Raises:
+        SettingsError: `settings` is not given, and the environment lacks some.
+    """
+    if settings is None:
+        settings = load_settings()
+        _log_to_stderr(settings.log_level)
+    parts = _parts(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        parts.celery.close()
+        parts.engine.dispose()
+
+    app = FastAPI(
+        title="SparseViT search",
+        version=_version(),
+        description=openapi.DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.context = parts
+    app.add_middleware(RequestIdMiddleware)
+    problems.install(app)
+    openapi.install(app)
+    for routes in (search, jobs, results, workers, health):
+        app.include_router(routes.router)
+    return app
+
+
+def _parts(settings: Settings) -> Context:
+    engine = make_engine(settings.database_url)
+    celery = make_celery(settings.redis_url)
+    return Context(
+        settings=settings,
+        engine=engine,
+        celery=celery,
+        jobs=JobService(engine, celery, PathResolver(settings.data_roots)),
+        artefacts=ArtefactStore(settings.artifact_root),
+    )
+
+
+def _log_to_stderr(level: str) -> None:
+    """Our own lines from `level` up; other packages' warnings."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("service").setLevel(level)
+
+
+def _version() -> str:
+    try:
+        return version("sparsevit")
+    except PackageNotFoundError:
+        # Run from a folder, not installed.
+        return "0"

@@ -1,0 +1,349 @@
+"""Jobs over HTTP: submitting, keys and owners, lists, ETags, cancelling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from celery import Celery
+from redis import Redis
+
+from service.api.objects import CandidateList, JobList, JobObject, WorkerList
+from service.db.evaluations import EvaluationRepository
+from service.db.jobs import JobRepository
+from service.db.latency_maps import LatencyMapRepository
+from service.db.session import session_scope
+from service.db.units import UnitRepository
+from service.db.workers import WorkerRepository
+from service.domain.records import Proposal
+from service.domain.status import UnitKind
+from tests.service.api_server import SMALL, Api
+from tests.service.test_body import check_problem
+
+
+def submit(api: Api, **changes: Any) -> dict[str, Any]:
+    answer = api.ann.post("/search", json={**SMALL, **changes})
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def register(api: Api, device: str, kind: Any = "cpu") -> None:
+    with session_scope(api.engine) as session:
+        WorkerRepository(session).register(device, device, "uuid", kind, "host", {"torch": "2"})
+
+
+def claim(api: Api) -> None:
+    with session_scope(api.engine) as session:
+        assert UnitRepository(session).claim("w", "Testium", "uuid", 60) is not None
+
+
+def test_a_small_request_becomes_a_job_with_its_defaults(api: Api, redis_url: str) -> None:
+    answer = api.ann.post("/search", json={**SMALL, "metadata": {"note": "hello"}})
+    assert answer.status_code == 202
+    job = answer.json()
+    JobObject.model_validate_json(answer.content)
+    assert (job["status"], job["stage"], job["object"]) == ("queued", None, "search_job")
+    assert job["progress"] == {
+        "done": 0,
+        "failed": 0,
+        "total": None,
+        "generation": None,
+        "best": None,
+    }
+    assert job["request"]["search"]["seed"] == 0
+    assert job["request"]["dataset"]["holdout"] == 0.2
+    assert job["metadata"] == {"note": "hello"}
+    assert answer.headers["location"] == f"/jobs/{job['id']}"
+    assert int(answer.headers["retry-after"]) > 0
+    assert api.ann.get(answer.headers["location"]).json() == job
+    with session_scope(api.engine) as session:
+        (unit,) = UnitRepository(session).for_job(job["id"])
+        assert (unit.kind, unit.state, unit.device) == (UnitKind.INSPECT, "pending", None)
+    with Redis.from_url(redis_url) as redis:
+        assert redis.llen("units") >= 1
+
+
+def test_files_are_recorded_when_they_are_posted(api: Api) -> None:
+    checkpoint = api.data / "model.safetensors"
+    checkpoint.write_bytes(b"123")
+    job = submit(api, checkpoint=str(checkpoint), dataset={"path": str(api.data)})
+    with session_scope(api.engine) as session:
+        stored = JobRepository(session).get(job["id"])
+    assert stored is not None
+    assert stored.checkpoint_file is not None
+    assert stored.checkpoint_file["size"] == 3
+    assert stored.checkpoint_file["inode"] == checkpoint.stat().st_ino
+    assert stored.dataset_file is not None
+    assert stored.dataset_file["path"] == str(api.data.resolve())
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/etc/shadow", "PATH_NOT_ALLOWED"),
+        ("http://169.254.169.254", "URL_NOT_ALLOWED"),
+        ("{data}/missing", "ARTIFACT_NOT_FOUND"),
+    ],
+)
+@pytest.mark.parametrize("field", ["checkpoint", "dataset"])
+def test_paths_are_refused_by_field(api: Api, field: str, path: str, code: str) -> None:
+    body = {**SMALL, field: path.replace("{data}", str(api.data))}
+    problem = check_problem(api.ann.post("/search", json=body), 422, code)
+    assert problem["errors"][0]["pointer"].startswith(f"/{field}")
+    assert path not in str(problem)
+
+
+class TestDevice:
+    def test_none_known_is_any(self, api: Api) -> None:
+        assert submit(api)["request"]["device"] is None
+
+    def test_the_only_one_is_filled_in(self, api: Api) -> None:
+        register(api, "Testium 3000")
+        job = submit(api)
+        assert (job["request"]["device"], job["device"]) == ("Testium 3000", "Testium 3000")
+
+    def test_several_must_be_named(self, api: Api) -> None:
+        register(api, "Testium 3000")
+        register(api, "Fastium", "cuda")
+        problem = check_problem(api.ann.post("/search", json=SMALL), 422, "VALIDATION_FAILED")
+        assert problem["errors"][0]["pointer"] == "/device"
+        assert submit(api, device="Fastium")["device"] == "Fastium"
+        assert submit(api, device="cpu")["device"] == "Testium 3000"
+        assert submit(api, device="cuda")["device"] == "Fastium"
+
+    def test_a_kind_of_two_models_is_not_enough(self, api: Api) -> None:
+        register(api, "Testium 3000")
+        register(api, "Testium 4000")
+        answer = api.ann.post("/search", json={**SMALL, "device": "cpu"})
+        check_problem(answer, 422, "VALIDATION_FAILED")
+
+    def test_never_seen_is_refused_and_offline_queues(self, api: Api) -> None:
+        register(api, "Testium 3000")
+        with session_scope(api.engine) as session:
+            WorkerRepository(session).stopped("Testium 3000")
+        assert submit(api, device="Testium 3000")["status"] == "queued"
+        answer = api.ann.post("/search", json={**SMALL, "device": "cuda:999"})
+        check_problem(answer, 422, "VALIDATION_FAILED")
+
+
+PATHS = ["/jobs", "/workers", "/devices", "/jobs/job_0", "/jobs/x/config", "/jobs/x/receipts/r"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer  x", "Bearer ' OR 1=1--", "Basic YQ==", "Bearer " + "x" * 999],
+)
+def test_without_a_known_key_nothing_is_shown(api: Api, path: str, header: str | None) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    answer = api.nobody.get(path, headers=headers)
+    check_problem(answer, 401, "UNAUTHENTICATED")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_strangers_bodies_are_not_read(api: Api) -> None:
+    check_problem(api.nobody.post("/search", content=b"{"), 401, "UNAUTHENTICATED")
+
+
+def test_another_owners_job_is_not_there(api: Api) -> None:
+    job_id = submit(api)["id"]
+    for method, path in [
+        ("GET", ""),
+        ("POST", "/cancel"),
+        ("GET", "/config"),
+        ("GET", "/pareto"),
+        ("GET", "/windows.png"),
+        ("GET", "/candidates"),
+        ("GET", "/receipts/r1"),
+    ]:
+        answer = api.bob.request(method, f"/jobs/{job_id}{path}")
+        check_problem(answer, 404, "JOB_NOT_FOUND")
+    assert api.bob.get("/jobs").json()["data"] == []
+    check_problem(api.bob.get(f"/jobs?after={job_id}"), 422, "VALIDATION_FAILED")
+    assert api.ann.get(f"/jobs/{job_id}").json()["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "job_id", ["%00", "job_", "job_" + "0" * 32, "job_" + "Z" * 32, "%F0%9F%98%80", "x" * 3000]
+)
+def test_an_id_that_is_none_is_not_there(api: Api, job_id: str) -> None:
+    check_problem(api.ann.get(f"/jobs/{job_id}"), 404, "JOB_NOT_FOUND")
+
+
+def test_lists_are_walked_by_their_cursor(api: Api) -> None:
+    ids = [submit(api)["id"] for _ in range(5)]
+    seen, after = [], None
+    while True:
+        query = {"limit": 2} | ({} if after is None else {"after": after})
+        answer = api.ann.get("/jobs", params=query)
+        page = answer.json()
+        JobList.model_validate_json(answer.content)
+        seen += [job["id"] for job in page["data"]]
+        assert page["has_more"] == (page["next_cursor"] is not None)
+        after = page["next_cursor"]
+        if after is None:
+            break
+    assert seen == ids[::-1]
+    api.ann.post(f"/jobs/{ids[0]}/cancel")
+    cancelled = api.ann.get("/jobs?status=cancelled").json()["data"]
+    assert [job["id"] for job in cancelled] == [ids[0]]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=-1",
+        "limit=101",
+        "limit=1e20",
+        "limit=canary-7319",
+        "after=canary-7319",
+        "after=",
+        "after=job_" + "0" * 32,
+        "after=%00",
+        "status=done",
+        "limt=5",
+        "limit=1&limit=2",
+    ],
+)
+def test_list_parameters_that_are_refused(api: Api, query: str) -> None:
+    check_problem(api.ann.get(f"/jobs?{query}"), 422, "VALIDATION_FAILED")
+
+
+def test_a_job_that_has_not_changed_is_not_sent_again(api: Api) -> None:
+    job_id = submit(api)["id"]
+    first = api.ann.get(f"/jobs/{job_id}")
+    tag = first.headers["etag"]
+    for condition in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+        answer = api.ann.get(f"/jobs/{job_id}", headers={"If-None-Match": condition})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert answer.headers["etag"] == tag
+        assert "retry-after" in answer.headers
+    with session_scope(api.engine) as session:
+        JobRepository(session).start(job_id)
+    changed = api.ann.get(f"/jobs/{job_id}", headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+    with session_scope(api.engine) as session:
+        JobRepository(session).fail(job_id, "CODE", "do this", "/checkpoint")
+    ended = api.ann.get(f"/jobs/{job_id}")
+    assert "retry-after" not in ended.headers
+    assert ended.json()["error"] == {
+        "code": "CODE",
+        "message": "do this",
+        "pointer": "/checkpoint",
+    }
+    JobObject.model_validate_json(ended.content)
+
+
+def cancel(api: Api, job_id: str) -> httpx.Response:
+    return api.ann.post(f"/jobs/{job_id}/cancel")
+
+
+class TestCancel:
+    def test_a_queued_job_ends_at_once(self, api: Api) -> None:
+        job_id = submit(api)["id"]
+        answer = cancel(api, job_id)
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+        assert answer.json()["cancel_requested_at"] is not None
+        assert answer.json()["finished_at"] is not None
+        again = cancel(api, job_id)
+        assert (again.status_code, again.json()) == (200, answer.json())
+        with session_scope(api.engine) as session:
+            assert UnitRepository(session).states(job_id) == {"cancelled": 1}
+
+    def test_a_job_whose_first_unit_is_held_is_told(self, api: Api) -> None:
+        job_id = submit(api)["id"]
+        claim(api)
+        answer = cancel(api, job_id)
+        assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
+
+    def test_a_running_job_is_cancelling_until_its_workers_stop(self, api: Api) -> None:
+        job_id = submit(api)["id"]
+        claim(api)
+        with session_scope(api.engine) as session:
+            JobRepository(session).start(job_id)
+            UnitRepository(session).add(job_id, UnitKind.EVALUATE, {}, 0, 0)
+        first = cancel(api, job_id)
+        assert (first.status_code, first.json()["status"]) == (202, "cancelling")
+        assert "retry-after" in first.headers
+        again = cancel(api, job_id)
+        assert (again.status_code, again.json()["version"]) == (202, first.json()["version"])
+        with session_scope(api.engine) as session:
+            assert UnitRepository(session).states(job_id) == {"leased": 1, "cancelled": 1}
+
+    def test_a_job_that_has_ended_stays(self, api: Api) -> None:
+        job_id = submit(api)["id"]
+        with session_scope(api.engine) as session:
+            JobRepository(session).fail(job_id, "CODE", "")
+        check_problem(cancel(api, job_id), 409, "JOB_ALREADY_TERMINAL")
+
+
+def test_a_cancellation_does_not_wait_for_a_claim_that_is_under_way(api: Api) -> None:
+    job_id = submit(api)["id"]
+    with session_scope(api.engine) as session:
+        units = UnitRepository(session)
+        unit = units.claim("w", "Testium", "uuid", 60)
+        answer = cancel(api, job_id)
+        assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
+        assert unit is not None
+        JobRepository(session).start(job_id)
+    with session_scope(api.engine) as session:
+        assert UnitRepository(session).heartbeat(unit.id, unit.attempt, 60) == "cancel"
+        assert api.ann.get(f"/jobs/{job_id}").json()["status"] == "cancelling"
+
+
+def test_workers_are_woken_after_the_commit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, int]] = []
+
+    def look(_celery: Celery, _device: str | None) -> bool:
+        with session_scope(api.engine) as session:
+            (job,) = JobRepository(session).page("ann", 1)
+            seen.append(UnitRepository(session).states(job.id))
+        return True
+
+    monkeypatch.setattr("service.jobs.wake_units", look)
+    submit(api)
+    assert seen == [{"pending": 1}]
+
+
+def test_candidates_are_walked_by_their_cursor(api: Api) -> None:
+    job_id, other = submit(api)["id"], submit(api)["id"]
+    with session_scope(api.engine) as session:
+        evaluations = EvaluationRepository(session)
+        proposals = [Proposal(f"[{n}]", [n], 10.0 + n) for n in range(3)]
+        evaluations.add(job_id, 0, proposals)
+        evaluations.add(other, 0, proposals)
+        evaluations.finish(evaluations.for_job(job_id)[0].id, 0.5, (0.4, 0.6))
+        foreign = evaluations.for_job(other)[0].id
+    answer = api.ann.get(f"/jobs/{job_id}/candidates?limit=2")
+    first = answer.json()
+    CandidateList.model_validate_json(answer.content)
+    assert [item["genes"] for item in first["data"]] == [[0], [1]]
+    assert first["data"][0]["metric_interval"] == [0.4, 0.6]
+    rest = api.ann.get(f"/jobs/{job_id}/candidates?after={first['next_cursor']}").json()
+    assert ([item["genes"] for item in rest["data"]], rest["has_more"]) == ([[2]], False)
+    for forged in ("eval_0", "eval_99999999999999999999", f"eval_{foreign}", "x"):
+        answer = api.ann.get(f"/jobs/{job_id}/candidates?after={forged}")
+        check_problem(answer, 422, "VALIDATION_FAILED")
+
+
+def test_workers_and_devices_are_listed(api: Api) -> None:
+    register(api, "Testium 3000")
+    with session_scope(api.engine) as session:
+        LatencyMapRepository(session).add("key", "Testium 3000", {})
+    answer = api.ann.get("/workers")
+    WorkerList.model_validate_json(answer.content)
+    (worker,) = answer.json()["data"]
+    assert (worker["device"], worker["state"], worker["online"]) == ("Testium 3000", "idle", True)
+    assert api.ann.get("/devices").json()["data"] == [
+        {
+            "name": "Testium 3000",
+            "object": "device",
+            "kind": "cpu",
+            "workers_online": 1,
+            "latency_maps": 1,
+        }
+    ]

@@ -1,0 +1,109 @@
+"""The Python client against a real API, and against services that misbehave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from service import client as module
+from service.client import Client, RemoteError, ServiceError
+from service.db.jobs import JobRepository
+from service.db.session import session_scope
+from tests.service.api_server import SMALL, Api
+
+
+@pytest.fixture
+def ann(api: Api) -> Client:
+    return Client(api.url, api.key)
+
+
+def test_the_client_walks_a_jobs_whole_way(api: Api, ann: Client) -> None:
+    with ann:
+        job = ann.submit(SMALL)
+        assert ann.job(job["id"]) == job
+        assert ann.jobs(limit=1, status="queued")["data"] == [job]
+        with pytest.raises(ServiceError) as caught:
+            ann.config(job["id"])
+        assert (caught.value.code, caught.value.message[:3]) == ("RESULT_NOT_READY", "the")
+        with session_scope(api.engine) as session:
+            jobs = JobRepository(session)
+            jobs.start(job["id"])
+            digest = api.artefacts.put(b"png")
+            jobs.set_front(job["id"], [{"a": 1}], {"pareto.png": digest, "windows.png": digest})
+            jobs.succeed(job["id"], {"z": 1})
+        assert json.loads(ann.config(job["id"])) == {"z": 1}
+        assert json.loads(ann.pareto(job["id"]))["data"] == [{"a": 1}]
+        assert ann.pareto(job["id"], "csv").split() == [b"a", b"1"]
+        assert ann.pareto(job["id"], "png") == ann.windows_png(job["id"]) == b"png"
+        assert ann.workers() == ann.devices() == []
+        assert [seen["status"] for seen in ann.watch(job["id"])] == ["succeeded"]
+        assert ann.cancel(ann.submit(SMALL)["id"])["status"] == "cancelled"
+
+
+def test_refusals_name_their_fields(ann: Client) -> None:
+    with pytest.raises(RemoteError) as caught:
+        ann.submit({**SMALL, "score": "x"})
+    assert (caught.value.code, caught.value.status) == ("VALIDATION_FAILED", 422)
+    assert [error.pointer for error in caught.value.errors] == ["/score"]
+
+
+def test_odd_ids_stay_one_part_of_the_path(ann: Client) -> None:
+    for job_id in ("../workers", "a/b", "a?b", "\0"):
+        with pytest.raises(RemoteError) as caught:
+            ann.job(job_id)
+        assert caught.value.code in ("JOB_NOT_FOUND", "NOT_FOUND")
+
+
+def answering(handler: Callable[[httpx.Request], httpx.Response]) -> Client:
+    return Client("http://service", "key", transport=httpx.MockTransport(handler))
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds the client would have waited."""
+    seconds: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", seconds.append)
+    return seconds
+
+
+def test_reads_wait_for_a_service_that_comes_back(waits: list[float]) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if len(waits) == 0:
+            raise httpx.ConnectError("refused", request=request)
+        return httpx.Response(503 if len(waits) < 3 else 200, json={"data": []})
+
+    assert answering(handler).workers() == []
+    assert waits == [0.25, 0.5, 1.0]
+
+
+def test_reads_give_up_and_say_what_to_do(waits: list[float]) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    with pytest.raises(RemoteError, match="sparsevit up") as caught:
+        answering(handler).workers()
+    assert caught.value.code == "UNREACHABLE"
+    assert len(waits) == module.ATTEMPTS - 1
+
+
+def test_a_submission_is_sent_once(waits: list[float]) -> None:
+    sent = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(503)
+
+    with pytest.raises(RemoteError) as caught:
+        answering(handler).submit(SMALL)
+    assert caught.value.code == "HTTP_503"
+    assert (len(sent), waits) == (1, [])
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]"])
+def test_another_service_is_recognised(content: bytes) -> None:
+    with pytest.raises(RemoteError) as caught:
+        answering(lambda _request: httpx.Response(200, content=content)).job("x")
+    assert caught.value.code == "NOT_THIS_SERVICE"

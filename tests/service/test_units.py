@@ -1,0 +1,293 @@
+"""Claim, heartbeat, finish and expiry on a real Postgres."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine, text
+
+from service.db.jobs import JobRepository
+from service.db.session import session_scope
+from service.db.units import UnitRepository
+from service.domain.records import Unit
+from service.domain.status import MAX_ATTEMPTS, UnitKind, UnitState
+from tests.service.conftest import add_job
+
+MODEL = "Testium 3000"
+
+
+def add(
+    engine: Engine, job_id: str, kind: UnitKind, shard: int = -1, device: str | None = None
+) -> int:
+    with session_scope(engine) as session:
+        generation = 0 if kind is UnitKind.EVALUATE else -1
+        unit_id = UnitRepository(session).add(job_id, kind, {}, generation, shard, device)
+    assert unit_id is not None
+    return unit_id
+
+
+def claim(
+    engine: Engine, worker: str = "w1", device: str = MODEL, uuid: str = "uuid-1", lease: float = 60
+) -> Unit | None:
+    with session_scope(engine) as session:
+        return UnitRepository(session).claim(worker, device, uuid, lease)
+
+
+def get(engine: Engine, unit_id: int) -> Unit:
+    with session_scope(engine) as session:
+        unit = UnitRepository(session).get(unit_id)
+    assert unit is not None
+    return unit
+
+
+def age_lease(engine: Engine, unit_id: int) -> None:
+    """Puts a lease's end into the past."""
+    with session_scope(engine) as session:
+        session.execute(
+            text("UPDATE units SET lease_until = now() - interval '1 s' WHERE id = :id"),
+            {"id": unit_id},
+        )
+
+
+def expire(engine: Engine) -> list[str]:
+    with session_scope(engine) as session:
+        return UnitRepository(session).expire()
+
+
+def test_a_unit_is_added_once(engine: Engine, job_id: str) -> None:
+    with session_scope(engine) as session:
+        units = UnitRepository(session)
+        assert units.add(job_id, UnitKind.EVALUATE, {"n": 1}, 0, 3) is not None
+        assert units.add(job_id, UnitKind.EVALUATE, {"n": 2}, 0, 3) is None
+        assert units.add(job_id, UnitKind.EVALUATE, {"n": 3}, 0, 4) is not None
+        assert units.add(job_id, UnitKind.INSPECT, {}) is not None
+        assert units.add(job_id, UnitKind.INSPECT, {}) is None
+        assert [unit.payload for unit in units.for_job(job_id, UnitKind.EVALUATE, 0)] == [
+            {"n": 1},
+            {"n": 3},
+        ]
+
+
+def test_a_claim_leases_the_oldest_unit_and_raises_the_attempt(engine: Engine, job_id: str) -> None:
+    first = add(engine, job_id, UnitKind.EVALUATE, 0)
+    add(engine, job_id, UnitKind.EVALUATE, 1)
+    unit = claim(engine)
+    assert unit is not None
+    assert (unit.id, unit.attempt, unit.state) == (first, 1, UnitState.LEASED)
+    assert (unit.worker_id, unit.device_uuid, unit.kind) == ("w1", "uuid-1", UnitKind.EVALUATE)
+    assert unit.lease_until is not None
+    assert unit.started_at is not None
+    assert 59 < (unit.lease_until - unit.started_at).total_seconds() < 61
+    assert unit.payload == {}
+
+
+def test_a_unit_that_needs_another_device_model_stays(engine: Engine, job_id: str) -> None:
+    add(engine, job_id, UnitKind.EVALUATE, 0, device="Otherium")
+    mine = add(engine, job_id, UnitKind.EVALUATE, 1, device=MODEL)
+    unit = claim(engine)
+    assert unit is not None
+    assert unit.id == mine
+    assert claim(engine) is None
+    with session_scope(engine) as session:
+        assert UnitRepository(session).pending_count("Otherium") == 1
+        assert UnitRepository(session).pending_count(MODEL) == 0
+
+
+def test_jobs_take_turns(engine: Engine) -> None:
+    jobs = [add_job(engine) for _ in range(2)]
+    for job_id in jobs:
+        for shard in range(3):
+            add(engine, job_id, UnitKind.EVALUATE, shard)
+    claimed = [claim(engine, f"w{number}", uuid=f"uuid-{number}") for number in range(6)]
+    assert [unit.job_id for unit in claimed if unit] == [jobs[0], jobs[1]] * 3
+
+
+def test_a_job_that_is_being_cancelled_yields_no_unit(engine: Engine, job_id: str) -> None:
+    add(engine, job_id, UnitKind.EVALUATE, 0)
+    with session_scope(engine) as session:
+        assert JobRepository(session).request_cancel(job_id)
+    assert claim(engine) is None
+
+
+@pytest.mark.parametrize("quiet", [UnitKind.MEASURE, UnitKind.CALIBRATE])
+def test_nothing_runs_beside_a_unit_that_measures(engine: Engine, quiet: UnitKind) -> None:
+    add(engine, add_job(engine), quiet)
+    add(engine, add_job(engine), UnitKind.EVALUATE, 0)
+    first = claim(engine)
+    assert first is not None
+    assert first.kind is quiet
+    assert claim(engine, "w2") is None, "the same device is taken"
+    other = claim(engine, "w3", uuid="uuid-2")
+    assert other is not None, "another device of the model is free"
+    with session_scope(engine) as session:
+        UnitRepository(session).finish(first.id, first.attempt, {})
+        UnitRepository(session).release(other.id, other.attempt)
+    assert claim(engine, "w2") is not None
+
+
+def test_a_measurement_keeps_its_turn_until_its_device_is_quiet(engine: Engine) -> None:
+    busy, waiting = add_job(engine), add_job(engine)
+    add(engine, busy, UnitKind.EVALUATE, 0)
+    running = claim(engine)
+    assert running is not None
+    measure = add(engine, waiting, UnitKind.MEASURE)
+    add(engine, busy, UnitKind.EVALUATE, 1)
+    assert claim(engine, "w2") is None, "the device drains"
+    with session_scope(engine) as session:
+        UnitRepository(session).finish(running.id, running.attempt, {})
+    unit = claim(engine, "w2")
+    assert unit is not None
+    assert unit.id == measure
+
+
+def test_concurrent_claimers_never_share_a_unit(engine: Engine) -> None:
+    units = {add(engine, add_job(engine), UnitKind.EVALUATE, shard) for shard in range(12)}
+    gate = threading.Barrier(4)
+
+    def work(number: int) -> list[int]:
+        gate.wait()
+        mine = []
+        while (unit := claim(engine, f"w{number}", uuid=f"uuid-{number}")) is not None:
+            mine.append(unit.id)
+        return mine
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [unit_id for mine in pool.map(work, range(4)) for unit_id in mine]
+    assert len(claimed) == len(set(claimed))
+    # A claimer may meet a row that another one holds at that moment; what is left is found again.
+    while (unit := claim(engine, "last", uuid="uuid-last")) is not None:
+        claimed.append(unit.id)
+    assert set(claimed) == units
+    assert len(claimed) == len(units)
+
+
+def test_concurrent_claimers_of_one_device_never_measure_together(engine: Engine) -> None:
+    for _ in range(4):
+        add(engine, add_job(engine), UnitKind.MEASURE)
+    gate = threading.Barrier(4)
+
+    def work(number: int) -> Unit | None:
+        gate.wait()
+        return claim(engine, f"w{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [unit for unit in pool.map(work, range(4)) if unit is not None]
+    assert len(claimed) == 1
+
+
+def test_a_heartbeat_prolongs_and_tells(engine: Engine, job_id: str) -> None:
+    add(engine, job_id, UnitKind.EVALUATE, 0)
+    unit = claim(engine, lease=1)
+    assert unit is not None
+    assert unit.lease_until is not None
+    with session_scope(engine) as session:
+        assert UnitRepository(session).heartbeat(unit.id, 1, 60) == "ok"
+    later = get(engine, unit.id).lease_until
+    assert later is not None
+    assert later > unit.lease_until
+    with session_scope(engine) as session:
+        assert UnitRepository(session).heartbeat(unit.id, 2, 60) == "lost"
+        JobRepository(session).request_cancel(job_id)
+    with session_scope(engine) as session:
+        assert UnitRepository(session).heartbeat(unit.id, 1, 60) == "cancel"
+        assert UnitRepository(session).cancel(unit.id, 1)
+        assert UnitRepository(session).heartbeat(unit.id, 1, 60) == "lost"
+
+
+def test_a_lease_is_over_by_the_databases_clock(engine: Engine, job_id: str) -> None:
+    add(engine, job_id, UnitKind.EVALUATE, 0)
+    assert claim(engine, lease=0.2) is not None
+    assert expire(engine) == []
+    time.sleep(0.3)
+    assert expire(engine) == [job_id]
+
+
+def test_a_late_result_is_refused(engine: Engine, job_id: str) -> None:
+    unit_id = add(engine, job_id, UnitKind.EVALUATE, 0)
+    assert claim(engine, "slow") is not None
+    age_lease(engine, unit_id)
+    assert expire(engine) == [job_id]
+    again = claim(engine, "fast")
+    assert again is not None
+    assert again.attempt == 2
+    with session_scope(engine) as session:
+        units = UnitRepository(session)
+        assert not units.finish(unit_id, 1, {"from": "slow"})
+        assert not units.fail(unit_id, 1, {"code": "X", "message": ""}, retry=True)
+        assert not units.release(unit_id, 1)
+        assert units.finish(unit_id, 2, {"from": "fast"})
+        assert not units.finish(unit_id, 2, {"from": "twice"})
+    done = get(engine, unit_id)
+    assert (done.state, done.result, done.lease_until) == (UnitState.DONE, {"from": "fast"}, None)
+
+
+def test_a_unit_that_is_lost_too_often_fails(engine: Engine, job_id: str) -> None:
+    unit_id = add(engine, job_id, UnitKind.EVALUATE, 0)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        unit = claim(engine)
+        assert unit is not None
+        assert unit.attempt == attempt
+        age_lease(engine, unit_id)
+        assert expire(engine) == [job_id]
+    unit = get(engine, unit_id)
+    assert unit.state is UnitState.FAILED
+    assert unit.error is not None
+    assert unit.error["code"] == "WORKER_LOST"
+    assert claim(engine) is None
+
+
+def test_a_failure_is_retried_until_attempts_are_spent(engine: Engine, job_id: str) -> None:
+    unit_id = add(engine, job_id, UnitKind.EVALUATE, 0)
+    error = {"code": "DEVICE_OUT_OF_MEMORY", "message": "too large"}
+    for _ in range(MAX_ATTEMPTS):
+        unit = claim(engine)
+        assert unit is not None
+        with session_scope(engine) as session:
+            assert UnitRepository(session).fail(unit_id, unit.attempt, error, retry=True)
+    failed = get(engine, unit_id)
+    assert (failed.state, failed.error, failed.failures) == (UnitState.FAILED, error, MAX_ATTEMPTS)
+    assert failed.finished_at is not None
+
+
+def test_a_failure_without_retry_is_final(engine: Engine, job_id: str) -> None:
+    unit_id = add(engine, job_id, UnitKind.INSPECT)
+    assert claim(engine) is not None
+    error = {"code": "CHECKPOINT_CORRUPT", "message": "not a checkpoint"}
+    with session_scope(engine) as session:
+        assert UnitRepository(session).fail(unit_id, 1, error, retry=False)
+    assert get(engine, unit_id).state is UnitState.FAILED
+
+
+def test_a_release_costs_no_attempt(engine: Engine, job_id: str) -> None:
+    unit_id = add(engine, job_id, UnitKind.EVALUATE, 0)
+    for attempt in range(1, MAX_ATTEMPTS + 3):
+        unit = claim(engine)
+        assert unit is not None
+        assert unit.attempt == attempt
+        with session_scope(engine) as session:
+            assert UnitRepository(session).release(unit_id, attempt)
+    unit = get(engine, unit_id)
+    assert (unit.state, unit.failures, unit.worker_id) == (UnitState.PENDING, 0, None)
+
+
+def test_an_expired_unit_of_a_cancelling_job_is_cancelled(engine: Engine, job_id: str) -> None:
+    unit_id = add(engine, job_id, UnitKind.EVALUATE, 0)
+    assert claim(engine) is not None
+    with session_scope(engine) as session:
+        JobRepository(session).request_cancel(job_id)
+        assert UnitRepository(session).leased_count(job_id) == 1
+    age_lease(engine, unit_id)
+    assert expire(engine) == [job_id]
+    assert get(engine, unit_id).state is UnitState.CANCELLED
+
+
+def test_pending_units_are_cancelled_and_leased_ones_stay(engine: Engine, job_id: str) -> None:
+    for shard in range(3):
+        add(engine, job_id, UnitKind.EVALUATE, shard)
+    assert claim(engine) is not None
+    with session_scope(engine) as session:
+        assert UnitRepository(session).cancel_pending(job_id) == 2
+        assert UnitRepository(session).states(job_id) == {"leased": 1, "cancelled": 2}
