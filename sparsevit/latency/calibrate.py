@@ -44,7 +44,7 @@ def calibrate(
     *,
     threads: int | None,
     facts: dict[str, Any],
-    max_seconds: float = 60.0,
+    max_seconds: float,
     progress: Progress | None = None,
 ) -> tuple[LatencyMap, Measurement]:
     """The latency map of `model` on `images_BCHW` [batch, 3, H, W], and the dense measurement.

@@ -16,7 +16,7 @@ from sparsevit.errors import ConfigError, NoFeasibleConfig
 from sparsevit.search import choices
 from sparsevit.search.evolution import STRATEGIES, Evaluation, EvolutionSettings
 from sparsevit.search.latency_map import LatencyMap, Scope
-from sparsevit.search.steps import Session
+from sparsevit.search.steps import MEASURE_SECONDS, Session
 from sparsevit.tasks.base import TaskModel
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -65,6 +65,7 @@ def run_search(
     score: str | None = None,
     strategy: str = "evolution",
     settings: EvolutionSettings | None = None,
+    measure_seconds: float = MEASURE_SECONDS,
     progress: Progress | None = None,
 ) -> SearchResult:
     """Finds the config with the best metric within a latency budget, measured on this device.
@@ -81,7 +82,9 @@ def run_search(
     if strategy not in STRATEGIES:
         raise ConfigError(f"strategy is one of {', '.join(STRATEGIES)}, not {strategy!r}.")
     tell = progress or (lambda stage, done, total: None)
-    session = Session(model, dataset, device, input, preprocess, score)
+    session = Session(
+        model, dataset, device, input, preprocess, score, measure_seconds=measure_seconds
+    )
     inspection = session.inspect()
     calibration = session.calibrate(lambda done, total: tell("calibrate", done, total))
     latency_map = LatencyMap.from_dict(calibration["map"])

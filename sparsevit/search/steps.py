@@ -23,7 +23,7 @@ from sparsevit.errors import CheckpointMismatch, ConfigError, DeviceError
 from sparsevit.evaluate import evaluate
 from sparsevit.latency.calibrate import calibrate
 from sparsevit.latency.receipt import device_facts, receipt
-from sparsevit.search.latency_map import LatencyMap, map_facts
+from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
 from sparsevit.search.verify import Verification
 from sparsevit.sparsity.config import DEFAULT_SCORE, MAX_LEVEL, Genes, SparsityConfig
 from sparsevit.sparsity.score import get_score
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARD_IMAGES = 16
 MAX_SHARDS = 256
-LATENCY_IMAGES = 32
+MEASURE_SECONDS = 40.0
 
 
 class Session:
@@ -43,6 +43,8 @@ class Session:
     checkpoint: a path, a built-in name, or a loaded TaskModel. dataset: see data.sources.
     input: height, width (None: the data set's own), batch, precision, mode, threads.
     preprocess, score, task: None takes what the checkpoint says, or the library's default.
+    measure_seconds: the most that each of the three measurements (calibration, model, backbone)
+    may take; quiet devices need far less.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Session:
         preprocess: Mapping[str, Any] | None = None,
         score: str | None = None,
         task: str | None = None,
+        measure_seconds: float = MEASURE_SECONDS,
     ) -> None:
+        self.measure_seconds = measure_seconds
         self.device = _open_device(device)
         model = checkpoint if isinstance(checkpoint, TaskModel) else load_model(checkpoint)
         if task not in (None, model.task):
@@ -120,9 +124,6 @@ class Session:
 
     def inspect(self) -> dict[str, Any]:
         """What the request left open, settled; JSON."""
-        facts = self.map_facts()
-        from sparsevit.search.latency_map import map_key
-
         return {
             "architecture": self.model.backbone.config.to_dict() | {"pairs": list(self.pairs)},
             "task": self.model.task,
@@ -138,7 +139,7 @@ class Session:
             "shards": self.shards,
             "adapted": self.model.adapted is not None,
             "device": self.device_facts["model"],
-            "latency_map_key": map_key(facts),
+            "latency_map_key": map_key(self.map_facts()),
         }
 
     def latency_images(self, count: int) -> Tensor:
@@ -156,6 +157,7 @@ class Session:
             range(MAX_LEVEL + 1),
             threads=self.input["threads"],
             facts=self.map_facts(),
+            max_seconds=self.measure_seconds,
             progress=progress,
         )
         proof = receipt(self.device, self.input, dense, self.model.executed_windows)

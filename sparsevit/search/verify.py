@@ -117,19 +117,21 @@ class Verification:
                 dense,
                 device=self.session.device,
                 threads=self.session.input["threads"],
+                max_seconds=self.session.measure_seconds,
                 progress=lambda done, total, n=number: progress(n * total + done, 2 * total),
             )
         return found
 
     def choose(self, contenders: Sequence[Contender]) -> Contender | None:
-        """The best metric within the budget; a disturbed measurement cannot win."""
-        feasible = [
-            c
-            for c in contenders
-            if c.violation(self.budget_ms, self.scope) == 0 and not c.latency[self.scope].disturbed
-        ]
+        """The best metric within the budget. A disturbed measurement never beats a quiet one; where
+        all are disturbed the best still counts, since its upper bound holds, and a verdict says so.
+        """
+        within = [c for c in contenders if c.violation(self.budget_ms, self.scope) == 0]
+        quiet = [c for c in within if not c.latency[self.scope].disturbed]
         return max(
-            feasible, key=lambda c: (c.scores.value, -c.latency[self.scope].p50), default=None
+            quiet or within,
+            key=lambda c: (c.scores.value, -c.latency[self.scope].p50),
+            default=None,
         )
 
     def infeasible(self, nearest: Contender) -> dict[str, str]:
@@ -169,8 +171,10 @@ class Verification:
 
     def verdicts(self, winner: Contender) -> list[str]:
         latency = winner.latency[self.scope]
-        pays = latency.interval[1] < latency.reference_interval[0]
-        return [] if pays else ["SPARSITY_DOES_NOT_PAY_HERE"]
+        found = ["LATENCY_DISTURBED"] if latency.disturbed else []
+        if latency.interval[1] >= latency.reference_interval[0]:
+            found.append("SPARSITY_DOES_NOT_PAY_HERE")
+        return found
 
     @torch.inference_mode()
     def executed(self, genes: Genes) -> tuple[tuple[int, ...], ...]:

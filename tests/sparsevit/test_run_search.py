@@ -1,0 +1,178 @@
+"""The in-process search, end to end, on the shipped supernet and real measurements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sparsevit
+from sparsevit.data.digits import DigitCanvases
+from sparsevit.errors import BudgetUnreachable, ConfigError
+from sparsevit.search import choices
+from sparsevit.search.evolution import Evaluation, EvolutionSettings
+from sparsevit.search.run import SearchResult, run_search
+from sparsevit.search.steps import Session
+from sparsevit.sparsity.config import kept_windows
+from sparsevit.tasks.files import save_model
+
+SETTINGS = EvolutionSettings(population=6, parents=3, generations=2, seed=1)
+DIGITS = {"path": "builtin:digits", "limit": 16}
+
+
+@pytest.fixture(scope="module")
+def result() -> Iterator[SearchResult]:
+    # Any latency is within this budget: what is tested here is the way, not this machine's speed.
+    yield run_search(
+        "builtin:digits",
+        DIGITS,
+        latency_budget_ms=60_000.0,
+        settings=SETTINGS,
+        input={"threads": 1, "height": 224, "width": 224},
+        measure_seconds=5,
+    )
+
+
+def test_the_documents_fit_together(result: SearchResult) -> None:
+    document = result.document
+    assert document["weights"]["sha256"] == sparsevit.load_model("builtin:digits").weights_sha256
+    assert document["latency_ms"]["interval"][1] <= document["latency_ms"]["budget"]
+    assert document["metric"]["split"] == "report"
+    assert document["metric"]["search"]["split"] == "search"
+    assert document["macs"]["value"] <= document["macs"]["dense"]
+    assert document["receipt"] in result.receipts
+    winners = [point for point in result.front if point["winner"]]
+    assert [point["sparsity"] for point in winners] == [document["sparsity"]]
+    for name in ("pareto.png", "windows.png"):
+        assert result.artefacts[name].startswith(b"\x89PNG")
+
+
+def test_every_candidate_is_evaluated_once_and_feasible(result: SearchResult) -> None:
+    windows = (64, 16, 4)
+    keys = {
+        tuple(kept_windows(windows[(0, 1, 2, 2, 2)[i]], g) for i, g in enumerate(e.genes))
+        for e in result.evaluations
+    }
+    assert len(keys) == len(result.evaluations) == 12
+    budget = result.document["latency_ms"]["budget"]
+    assert all(e.latency_ms <= budget for e in result.evaluations)
+
+
+def test_the_saved_config_runs_with_exactly_the_windows_it_states(
+    result: SearchResult, tmp_path
+) -> None:
+    path = result.save(tmp_path)
+    model = sparsevit.load_model("builtin:digits")
+    model.set_sparsity(sparsevit.load_config(path))
+    counted: list[int] = []
+    for stage in model.backbone.layers:
+        for block in stage.blocks:
+            block.attn.register_forward_pre_hook(lambda _, a: counted.append(a[0].shape[0] // 49))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 224, 224))
+    stated = json.loads(path.read_text())["kept_windows"]
+    assert counted == [count for stage in stated for count in stage]
+
+
+def test_the_metric_of_a_downloaded_config_is_reproduced_exactly(result: SearchResult) -> None:
+    document = result.document
+    session = Session(
+        "builtin:digits", DIGITS, input=document["input"], preprocess=document["preprocess"]
+    )
+    from sparsevit import metrics
+    from sparsevit.evaluate import evaluate
+
+    genes = sparsevit.SparsityConfig.from_dict(document).genes
+    data = session.splits.report
+    states = evaluate(session.model, [genes], document["score"], data, range(len(data)))
+    assert (
+        metrics.value(metrics.merge(states[0]), session.model.metric) == document["metric"]["value"]
+    )
+
+
+def test_the_same_seed_proposes_the_same_against_the_same_map(result: SearchResult) -> None:
+    from sparsevit.search.evolution import propose
+
+    inspection = {"architecture": {"pairs": [1, 1, 3]}, "windows": [64, 16, 4]}
+    space = choices.search_space(inspection, None)
+    budget = result.document["latency_ms"]["budget"]
+    for generation in (0, 1):
+        again = propose(
+            space, result.latency_map, budget, "model", SETTINGS, result.evaluations, generation
+        )
+        mine = [e.genes for e in result.evaluations if e.generation == generation]
+        assert [tuple(genes) for genes in again] == mine
+
+
+def test_an_impossible_budget_names_the_nearest_before_anything_is_evaluated() -> None:
+    stages: list[str] = []
+    with pytest.raises(BudgetUnreachable, match="nearest possible budget") as caught:
+        run_search(
+            "builtin:digits",
+            DIGITS,
+            latency_budget_ms=0.01,
+            input={"height": 112, "width": 112, "threads": 1},
+            measure_seconds=2,
+            progress=lambda stage, done, total: stages.append(stage),
+        )
+    assert caught.value.nearest_ms > 0.01
+    assert set(stages) == {"calibrate"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "give one of"),
+        ({"latency_budget_ms": 1.0, "latency_budget": "50%"}, "give one of"),
+        ({"latency_budget": "50%", "strategy": "annealing"}, "strategy is one of"),
+        ({"latency_budget": "50%", "input": {"hight": 3}}, "no field 'hight'"),
+        ({"latency_budget": "50%", "input": {"precision": "int8"}}, "precision is one of"),
+        ({"latency_budget": "50%", "preprocess": {"means": [1, 1, 1]}}, "preprocess"),
+        ({"latency_budget": "50%", "score": "nonsense"}, "no score"),
+    ],
+)
+def test_calls_that_cannot_be_say_why(arguments: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run_search("builtin:digits", DIGITS, **arguments)
+
+
+@pytest.mark.parametrize("budget", ["sixty", "0%", "120%", "60", "nan%", "%"])
+def test_budgets_that_are_no_share_are_refused(budget: str) -> None:
+    with pytest.raises(ConfigError, match="budget"):
+        choices.parse_budget(budget, 10.0)
+
+
+def test_finalists_are_the_best_and_one_that_is_safely_fast() -> None:
+    history = [
+        Evaluation((i,), 0, metric, ms)
+        for i, (metric, ms) in enumerate([(0.9, 10.0), (0.8, 9.9), (0.7, 9.8), (0.6, 9.0)])
+    ]
+    assert choices.finalists(history, 10.0) == [(0,), (1,), (2,), (3,)]
+
+
+def test_a_users_own_images_and_checkpoint(tiny_model, tmp_path) -> None:
+    """The folder layout, a checkpoint of one's own, bf16, and a resize."""
+    source = DigitCanvases("search", 5, 112)
+    for kind in ("images", "annotations"):
+        (tmp_path / kind / "val").mkdir(parents=True)
+    for i in range(len(source)):
+        image, labels = source.sample(i)
+        Image.fromarray(image).save(tmp_path / "images" / "val" / f"{i}.png")
+        full = np.kron(labels, np.ones((4, 4), np.uint8))
+        Image.fromarray(full).save(tmp_path / "annotations" / "val" / f"{i}.png")
+    save_model(tiny_model, tmp_path / "mine.safetensors")
+    found = run_search(
+        tmp_path / "mine.safetensors",
+        tmp_path,
+        latency_budget_ms=60_000.0,
+        settings=EvolutionSettings(population=3, parents=2, generations=1),
+        input={"threads": 1, "height": 84, "width": 140, "precision": "bf16"},
+        measure_seconds=2,
+    )
+    assert found.document["preprocess"]["resize"] == [84, 140]
+    assert found.document["input"]["precision"] == "bf16"
+    assert found.document["metric"]["split"] == "val:holdout"

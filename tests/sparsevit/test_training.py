@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from sparsevit.data.digits import DigitCanvases
+from sparsevit.errors import ConfigError
+from sparsevit.sparsity.config import SparsityConfig
+from sparsevit.sparsity.recall import foreground_recall
+from sparsevit.training.adapt import adapt
+from sparsevit.training.finetune import finetune
+from sparsevit.training.loop import Schedule, train
+
+SCHEDULE = Schedule(steps=6, batch=2, learning_rate=1e-3, warmup=2, seed=3)
+DATA = DigitCanvases("train", 8, 112, packed=True)
+
+
+def weights(model) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def test_the_same_seed_gives_the_same_weights(tiny_model) -> None:
+    other = copy.deepcopy(tiny_model)
+    train(tiny_model, DATA, SCHEDULE)
+    train(other, DATA, SCHEDULE)
+    assert all(torch.equal(a, b) for a, b in zip(weights(tiny_model), weights(other), strict=True))
+
+
+def test_training_lowers_the_loss(tiny_model) -> None:
+    losses: list[float] = []
+    schedule = Schedule(steps=60, batch=4, learning_rate=3e-3, warmup=5)
+    train(tiny_model, DATA, schedule, progress=lambda done, total, loss: losses.append(loss))
+    assert len(losses) == 60
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_adaptation_draws_a_new_config_every_step(tiny_model, monkeypatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    apply = type(tiny_model).set_sparsity
+    monkeypatch.setattr(
+        type(tiny_model),
+        "set_sparsity",
+        lambda self, config: (seen.append(config.genes), apply(self, config))[1],
+    )
+    adapt(tiny_model, DATA, SCHEDULE, "l2")
+    drawn = seen[:-1]
+    assert len(drawn) == SCHEDULE.steps
+    assert len(set(drawn)) > 3
+    assert all(genes[1] <= genes[2] for genes in drawn)
+    assert seen[-1] == (0, 0, 0)
+    assert tiny_model.adapted == "l2"
+
+
+def test_windows_that_are_dropped_get_no_gradient(tiny_model) -> None:
+    """Adaptation must train through the very windows that deployment computes."""
+    images = torch.randn(1, 3, 112, 112)
+    block = tiny_model.backbone.layers[1].blocks[3]
+    rows: list[int] = []
+    block.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
+    tiny_model.set_sparsity(SparsityConfig.from_genes((8, 0, 8), (1, 2)))
+    tiny_model.train()
+    tiny_model.loss(images, torch.ones(1, 28, 28)).backward()
+    assert rows == [49 * 1]  # 4 windows at level 8 keep one
+    assert block.attn.qkv.weight.grad.abs().sum() > 0
+
+
+def test_finetuning_keeps_the_config_and_unbinds_the_weights(tiny_model, tmp_path) -> None:
+    tiny_model.weights_sha256 = "a" * 64
+    config = SparsityConfig.from_genes((5, 3, 8), (1, 2))
+    before = weights(tiny_model)
+    finetune(tiny_model, DATA, SCHEDULE, config)
+    assert tiny_model.backbone.sparsity == config
+    assert tiny_model.weights_sha256 is None
+    assert any(not torch.equal(a, b) for a, b in zip(weights(tiny_model), before, strict=True))
+
+
+def test_recall_of_random_windows_is_the_share_kept(tiny_model) -> None:
+    data = DigitCanvases("search", 24, 448)
+    recall = foreground_recall(tiny_model, "random", data, range(24))
+    assert recall[0] == pytest.approx(0.5, abs=0.15)
+    assert foreground_recall(tiny_model, "random", data, range(24), level=0) == [1.0, 1.0]
+
+
+def test_executed_windows_need_a_forward(tiny_model) -> None:
+    with pytest.raises(ConfigError, match="has not run"):
+        _ = tiny_model.executed_windows
+    with pytest.raises(ConfigError, match="images must be"):
+        tiny_model(torch.zeros(3, 112, 112))
