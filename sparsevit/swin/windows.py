@@ -34,6 +34,7 @@ class Partition:
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # a table first made for inference must serve training too
 def partition(
     height: int, width: int, window_size: int, shift: int, device: torch.device
 ) -> Partition:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -25,9 +24,9 @@ DIGITS = {"path": "builtin:digits", "limit": 16}
 
 
 @pytest.fixture(scope="module")
-def result() -> Iterator[SearchResult]:
+def result() -> SearchResult:
     # Any latency is within this budget: what is tested here is the way, not this machine's speed.
-    yield run_search(
+    return run_search(
         "builtin:digits",
         DIGITS,
         latency_budget_ms=60_000.0,

@@ -197,6 +197,17 @@ def test_partition_covers_every_token_once() -> None:
         assert sorted(real.tolist()) == list(range(height * width))
 
 
+def test_training_after_inference_at_the_same_size_works() -> None:
+    """Index tables are cached: one made in inference mode must not poison autograd."""
+    model = random_model(embed_dim=4, depths=(2,), num_heads=(1,), window_size=5)
+    model.set_sparsity(SparsityConfig(((0.5,),), "variance"))
+    images = torch.randn(1, 3, 76, 92, dtype=torch.float64)
+    with torch.inference_mode():
+        model(images)
+    model(images)[0].sum().backward()
+    assert model.patch_embed.proj.weight.grad is not None
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     model = random_model(embed_dim=4, depths=(2, 4), num_heads=(1, 2))
     with pytest.raises(ConfigError, match="another architecture"):

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsevit.latency.calibrate import Part, _pair_table, calibrate
+from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
+
+FACTS = map_facts(
+    architecture={"name": "tiny"},
+    input={
+        "height": 112,
+        "width": 112,
+        "batch": 1,
+        "precision": "fp32",
+        "mode": "eager",
+        "threads": 1,
+    },
+    score="late",
+    device={"kind": "cpu", "model": "test", "driver": None, "power_limit_w": None},
+    versions={"torch": "x"},
+)
+
+
+@pytest.mark.parametrize("score", ["variance", "late"])
+def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) -> None:
+    latency_map, dense = calibrate(
+        tiny_model,
+        torch.randn(1, 3, 112, 112),
+        score,
+        range(9),
+        threads=1,
+        facts=FACTS,
+        max_seconds=2.0,
+    )
+    assert latency_map.key == map_key(FACTS)
+    assert len(latency_map.pair_ms) == 3
+    assert latency_map.dense_ms == dense.reference_p50 > 0
+    assert latency_map.backbone_fixed_ms <= latency_map.fixed_ms * 1.5
+    assert LatencyMap.from_dict(latency_map.to_dict()) == latency_map
+    assert tiny_model.executed_windows == ((16, 16), (4, 4, 4, 4))  # dense again afterwards
+
+
+def test_the_cost_of_scoring_lies_on_the_last_pair_of_a_stage(tiny_model) -> None:
+    """A stage is scored once, if and only if its last pair drops anything."""
+    parts, ms = [], {}
+
+    def add(cost: float, *fields: object) -> None:
+        part = Part(fields[0], lambda: None, *fields[1:])
+        parts.append(part)
+        ms[id(part)] = cost
+
+    for stage, pairs in ((0, 1), (1, 2)):
+        add(1.0, "enter", stage)
+        add(1.5, "scored_enter", stage)
+        for pair in range(pairs):
+            add(10.0, "pair", stage, pair, 0)
+            add(6.0, "pair", stage, pair, 4)  # level 5 keeps as many windows: timed once
+    table = _pair_table(tiny_model, parts, ms, (0, 4, 5))
+    assert table == ((10.0, 6.5, 6.5), (10.0, 6.0, 6.0), (10.0, 6.5, 6.5))

@@ -1,0 +1,79 @@
+"""Who wins: the best metric whose measured upper bound is within the budget."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from sparsevit.latency.meter import Measurement
+from sparsevit.search.result import Scores
+from sparsevit.search.verify import Contender, Verification
+
+
+def contender(
+    gene: int, metric: float, ms: float, upper: float, disturbed: bool = False
+) -> Contender:
+    latency = Measurement(
+        p50=ms,
+        p90=ms,
+        p99=ms,
+        interval=(2 * ms - upper, upper),
+        samples=30,
+        converged=True,
+        noise_floor=0.01,
+        drift=0.05 if disturbed else 0.0,
+        disturbed=disturbed,
+        attempts=1,
+        threads=1,
+        reference_p50=20.0,
+        reference_interval=(19.8, 20.2),
+        ratio=ms / 20,
+        ratio_interval=(ms / 20, ms / 20),
+    )
+    scores = Scores(metric, (metric - 0.01, metric + 0.01))
+    return Contender((gene,), scores, {"model": latency, "backbone": latency})
+
+
+@pytest.fixture
+def verification() -> Verification:
+    session = SimpleNamespace(pairs=(1,))
+    return Verification(session, None, 10.0, "model", {})
+
+
+def test_the_upper_bound_decides_not_the_median(verification: Verification) -> None:
+    over = contender(1, 0.9, 9.9, 10.1)
+    within = contender(2, 0.8, 9.5, 9.7)
+    assert verification.choose([over, within]) is within
+    assert over.violation(10.0, "model") == pytest.approx(0.1)
+
+
+def test_the_best_metric_wins_and_the_faster_of_equals(verification: Verification) -> None:
+    slow, fast = contender(1, 0.9, 9.5, 9.6), contender(2, 0.9, 8.0, 8.1)
+    assert verification.choose([contender(3, 0.5, 2.0, 2.1), slow, fast]) is fast
+
+
+def test_a_disturbed_number_never_beats_a_quiet_one(verification: Verification) -> None:
+    noisy, quiet = contender(1, 0.9, 8.0, 8.2, disturbed=True), contender(2, 0.8, 9.0, 9.1)
+    assert verification.choose([noisy, quiet]) is quiet
+    assert verification.verdicts(quiet) == []
+
+
+def test_where_all_are_disturbed_the_verdict_says_so(verification: Verification) -> None:
+    noisy = contender(1, 0.9, 8.0, 8.2, disturbed=True)
+    assert verification.choose([noisy]) is noisy
+    assert verification.verdicts(noisy) == ["LATENCY_DISTURBED"]
+
+
+def test_nobody_within_the_budget_is_an_error_with_the_nearest_budget(
+    verification: Verification,
+) -> None:
+    over = contender(1, 0.9, 10.4, 10.6)
+    assert verification.choose([over]) is None
+    error = verification.infeasible(over)
+    assert error["code"] == "NO_FEASIBLE_CONFIG"
+    assert "10.600 ms" in error["message"]
+
+
+def test_sparsity_that_saves_nothing_is_said(verification: Verification) -> None:
+    assert verification.verdicts(contender(1, 0.9, 19.7, 19.9)) == ["SPARSITY_DOES_NOT_PAY_HERE"]
