@@ -1,0 +1,206 @@
+"""A real database with jobs in it, and workers on it as real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from service.db.evaluations import EvaluationRepository
+from service.db.jobs import JobRepository
+from service.db.session import make_engine, session_scope
+from service.db.units import UnitRepository
+from service.db.workers import WorkerRepository
+from service.domain.records import Evaluation, Job, Unit, Worker, new_job_id
+from service.domain.status import EvaluationState, JobStatus, UnitKind, UnitState
+from tests.worker import rows
+
+NewJob = Callable[..., Job]
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """A file as POST /search writes it down."""
+    facts = path.stat()
+    return {
+        "path": str(path),
+        "size": facts.st_size,
+        "mtime_ns": facts.st_mtime_ns,
+        "inode": facts.st_ino,
+    }
+
+
+@pytest.fixture(scope="module")
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on the module's database."""
+    engine = make_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def empty_tables(request: pytest.FixtureRequest) -> None:
+    """Every test that uses the database starts with an empty one."""
+    if "engine" in request.fixturenames:
+        engine = request.getfixturevalue("engine")
+        tables = "jobs, units, evaluations, receipts, latency_maps, workers"
+        with engine.begin() as connection:
+            connection.execute(text(f"TRUNCATE {tables} CASCADE"))
+
+
+@pytest.fixture
+def new_job(engine: Engine) -> NewJob:
+    """Submits a job as POST /search does: its row and its first unit in one transaction."""
+
+    def submit(
+        device: str | None = None, checkpoint: str | Path = "builtin:digits", **changes: Any
+    ) -> Job:
+        with session_scope(engine) as session:
+            job = JobRepository(session).add(
+                job_id=new_job_id(),
+                owner="me",
+                request=rows.request(checkpoint=str(checkpoint), **changes),
+                checkpoint_file=recorded(checkpoint) if isinstance(checkpoint, Path) else None,
+                dataset_file=None,
+                device=device,
+                metadata={},
+            )
+            UnitRepository(session).add(job.id, UnitKind.INSPECT, {}, device=device)
+        return job
+
+    return submit
+
+
+class WorkerProcess:
+    """A worker as a process of its own, with its log in a file."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def text(self) -> str:
+        """Its log so far."""
+        return self.log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; its device process gets none."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def wait_for(self, text: str, seconds: float = 20.0) -> None:
+        """Return once its log says so."""
+        wait_until(lambda: text in self.text, seconds, f"{text!r} in:\n{self.text}")
+
+
+def wait_until(ready: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
+    """Return once `ready()`, and fail where that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def worker_environment(database_url: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    """Short leases, one thread, and this checkout's packages."""
+    return os.environ | {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "ARTIFACT_ROOT": str(tmp_path / "artefacts"),
+        "LEASE_SECONDS": "3",
+        "HEARTBEAT_SECONDS": "1",
+        "SWEEP_SECONDS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+
+
+@pytest.fixture
+def start_worker(
+    engine: Engine, worker_environment: dict[str, str], tmp_path: Path
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts workers; the test ends them all. `fake` ones have a made-up device."""
+    workers: list[WorkerProcess] = []
+
+    def start(name: str, *options: str, fake: bool = True, **environment: str) -> WorkerProcess:
+        script = str(Path(__file__).with_name("fake_worker.py"))
+        command = [script, name, *options] if fake else ["-m", "worker", "--name", name, *options]
+        worker = WorkerProcess(
+            [sys.executable, *command], worker_environment | environment, tmp_path / f"{name}.log"
+        )
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        print(f"--- {worker.log.name}\n{worker.text}")  # shown where the test failed
+
+
+class Database:
+    """What the tests look at."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def job(self, job: Job) -> Job:
+        with session_scope(self.engine) as session:
+            found = JobRepository(session).get(job.id)
+        assert found is not None
+        return found
+
+    def units(self, job: Job) -> list[Unit]:
+        with session_scope(self.engine) as session:
+            return UnitRepository(session).for_job(job.id)
+
+    def evaluations(self, job: Job) -> list[Evaluation]:
+        with session_scope(self.engine) as session:
+            return EvaluationRepository(session).for_job(job.id)
+
+    def workers(self) -> dict[str, Worker]:
+        with session_scope(self.engine) as session:
+            return {worker.id: worker for worker in WorkerRepository(session).all()}
+
+    def wait_for_end(self, job: Job, seconds: float = 60.0) -> Job:
+        wait_until(lambda: self.job(job).status.terminal, seconds, f"the end of {self.job(job)}")
+        return self.job(job)
+
+    def wait_for_leased(self, job: Job, kind: str, seconds: float = 30.0) -> list[Unit]:
+        def leased() -> list[Unit]:
+            return [u for u in self.units(job) if (u.kind, u.state) == (kind, UnitState.LEASED)]
+
+        wait_until(lambda: bool(leased()), seconds, f"a leased {kind}")
+        return leased()
+
+    def check_complete(self, job: Job) -> None:
+        """Succeeded, with the evaluations of an undisturbed run, each counted once."""
+        ended = self.job(job)
+        assert ended.status == JobStatus.SUCCEEDED, ended.error
+        world = rows.World(request=job.request)
+        world.run()
+        found = self.evaluations(job)
+        assert [row.genes for row in found] == [row.genes for row in world.evaluations]
+        assert [row.metric for row in found] == [row.metric for row in world.evaluations]
+        assert {row.state for row in found} == {EvaluationState.DONE}
+        assert ended.progress["done"] == len(found)
+        assert ended.result == world.job.result
+
+
+@pytest.fixture
+def database(engine: Engine) -> Database:
+    return Database(engine)

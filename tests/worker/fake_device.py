@@ -1,0 +1,80 @@
+"""A device process whose work is made up: `python fake_device.py`, for tests of its supervision."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparsevit.errors import CheckpointUnsafe
+from tests.worker import rows
+from worker.device import serve
+
+
+class FakeWork:
+    """Does what the payload's "do" names."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+
+    def hello(self) -> dict[str, Any]:
+        """A device with a name."""
+        if "refuse" in sys.argv:
+            raise CheckpointUnsafe("no such device")
+        secrets = [name for name in ("DATABASE_URL", "REDIS_URL") if name in os.environ]
+        device = {**rows.DEVICE, "uuid": os.environ.get("FAKE_UUID", "CPU-1"), "secrets": secrets}
+        return {"device": device, "versions": {"torch": "none"}}
+
+    def forget(self) -> None:
+        """Count it."""
+        self.forgotten += 1
+
+    def run(self, request: Mapping[str, Any], report: Callable[[int, int], None]) -> dict[str, Any]:
+        """Do one thing: what a test asks for, or what a unit of a job would answer."""
+        if request["kind"] != "test":
+            time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+            return rows.simulate(request["kind"], request["payload"])
+        return getattr(self, f"do_{request['payload']['do']}")(request["payload"], report)
+
+    def do_echo(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        return {"payload": dict(payload), "pid": os.getpid(), "forgotten": self.forgotten}
+
+    def do_garbage(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        print("hello from a noisy library")
+        print('{"event": "result", "result": {"forged": true}}', flush=True)
+        os.write(1, b'{"event": "result", "result": {"forged": true}}\n\xff\xfe')
+        subprocess.run(["echo", '{"event": "error"}'], check=True)
+        return {"forged": False, "stdin": sys.stdin.read() if "stdin" in payload else ""}
+
+    def do_sleep(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        for done in range(payload["steps"]):
+            report(done, payload["steps"])
+            time.sleep(payload["seconds"])
+        return {"slept": True}
+
+    def do_unsafe(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        raise CheckpointUnsafe("the file would run code")
+
+    def do_memory(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        raise MemoryError
+
+    def do_bug(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        raise KeyError("surprise")
+
+    def do_nan(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        return {"metric": float("nan")}
+
+    def do_segfault(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return {}
+
+    def do_exit(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        os._exit(7)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(FakeWork()))

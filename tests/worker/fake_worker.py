@@ -1,0 +1,21 @@
+"""A whole worker on a made-up device: `python fake_worker.py NAME`, settings in the environment."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from service.settings import load_settings
+from worker.node import Node
+from worker.supervisor import DeviceProcess, DeviceUnavailable
+
+DEVICE = str(Path(__file__).with_name("fake_device.py"))
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    name, *options = sys.argv[1:]
+    try:
+        Node(load_settings(), DeviceProcess([sys.executable, DEVICE, *options]), name).run()
+    except DeviceUnavailable as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,263 @@
+"""Rows as plain data, and a job that lives in memory: the coordinator without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from service.domain.records import Evaluation, Job, Unit
+from service.domain.request import parse_search_request
+from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
+from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
+from worker.coordinator import step
+from worker.decisions import WAIT, Decision, NewUnit
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PAIRS = (1, 1, 2)
+WINDOWS = (64, 16, 10)  # every level keeps another number of them
+
+METRIC = {"name": "digit_miou", "kind": "mean_iou", "classes": [0, 1]}
+
+INPUT = {
+    "height": 448,
+    "width": 448,
+    "batch": 1,
+    "precision": "fp32",
+    "mode": "eager",
+    "threads": 1,
+}
+DEVICE = {"kind": "cpu", "model": "Testium 3000", "driver": None, "power_limit_w": None}
+MAP_FACTS = map_facts(
+    architecture={"pairs": list(PAIRS)}, input=INPUT, score="variance", device=DEVICE, versions={}
+)
+MAP_KEY = map_key(MAP_FACTS)
+
+INSPECTION: dict[str, Any] = {
+    "architecture": {"pairs": list(PAIRS)},
+    "windows": list(WINDOWS),
+    "task": "semantic_segmentation",
+    "checkpoint_sha256": "c" * 64,
+    "dataset_sha256": "d" * 64,
+    "input": INPUT,
+    "preprocess": None,
+    "score": "variance",
+    "splits": {"search": 40, "report": 10},
+    "metric": METRIC,
+    "images": 40,
+    "shards": 3,
+    "adapted": True,
+    "device": DEVICE["model"],
+    "latency_map_key": MAP_KEY,
+}
+
+
+def latency_map(head_ms: float = 1.0) -> LatencyMap:
+    """4 pairs, 10 ms each when dense, a tenth less for every level; 2 ms fixed in the backbone."""
+    return LatencyMap(
+        key=MAP_KEY,
+        levels=tuple(range(9)),
+        fixed_ms=2.0 + head_ms,
+        backbone_fixed_ms=2.0,
+        pair_ms=tuple(tuple(10.0 - level for level in range(9)) for _ in range(sum(PAIRS))),
+        dense_ms=42.0 + head_ms,
+        receipt={"id": "rcpt_1"},
+        facts=MAP_FACTS,
+    )
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """A filled-in request of a small search; a budget of 60% unless given."""
+    search = {"population": 6, "parents": 3, "generations": 3, "seed": 7}
+    body: dict[str, Any] = {
+        "checkpoint": "builtin:digits",
+        "dataset": "builtin:digits",
+        "search": search | changes.pop("search", {}),
+    }
+    if "latency_budget_ms" not in changes:
+        body["latency_budget"] = "60%"
+    return parse_search_request(body | changes).model_dump(mode="json")
+
+
+def job(**changes: Any) -> Job:
+    """A job row as it stands after POST, with changes."""
+    fresh = Job(
+        id="job_1",
+        owner="me",
+        status=JobStatus.RUNNING,
+        stage=Stage.INSPECT,
+        version=1,
+        request=request(),
+        checkpoint_file=None,
+        dataset_file=None,
+        device=None,
+        inspection=None,
+        latency_map_key=None,
+        checkpoint_sha256=None,
+        dataset_sha256=None,
+        progress={},
+        verdicts=[],
+        error=None,
+        result=None,
+        front=None,
+        artefacts={},
+        metadata={},
+        created_at=NOW,
+        started_at=None,
+        cancel_requested_at=None,
+        finished_at=None,
+        estimated_finish_at=None,
+    )
+    return replace(fresh, **changes)
+
+
+def unit(kind: UnitKind, state: UnitState = UnitState.PENDING, **changes: Any) -> Unit:
+    """A unit row, with changes."""
+    fresh = Unit(
+        id=1,
+        job_id="job_1",
+        kind=kind,
+        generation=-1,
+        shard=-1,
+        payload={},
+        state=state,
+        attempt=0,
+        failures=0,
+        lease_until=None,
+        worker_id=None,
+        device=None,
+        device_uuid=None,
+        result=None,
+        error=None,
+        created_at=NOW,
+        started_at=None,
+        finished_at=None,
+    )
+    return replace(fresh, **changes)
+
+
+def score_state(genes: list[int], shard: int) -> list[list[int]]:
+    """A confusion matrix: the more is dropped, and the earlier, the worse."""
+    wrong = sum(level * weight for level, weight in zip(genes, (4, 3, 2, 1), strict=True))
+    return [[1000 + shard - wrong, wrong], [wrong, 1000]]
+
+
+def simulated_result(unit: NewUnit | Unit) -> dict[str, Any]:
+    """What a device would answer."""
+    return simulate(unit.kind, unit.payload)
+
+
+def simulate(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What a device would answer to a unit of that kind."""
+    match UnitKind(kind):
+        case UnitKind.INSPECT:
+            return INSPECTION
+        case UnitKind.CALIBRATE:
+            return {"map": latency_map().to_dict(), "receipt": {"id": "rcpt_1"}}
+        case UnitKind.EVALUATE:
+            shard, candidates = payload["shard"], payload["candidates"]
+            return {"states": [score_state(genes, shard) for genes in candidates], "seconds": 0.1}
+        case UnitKind.MEASURE:
+            return {
+                "document": {"sparsity": list(payload["finalists"][0])},
+                "front": [{"genes": list(payload["finalists"][0])}],
+                "receipts": {"rcpt_2": {"id": "rcpt_2"}},
+                "artefacts": {"pareto.png": "a" * 64},
+                "verdicts": [],
+                "error": None,
+            }
+
+
+class World:
+    """One job in memory: `settle` takes steps until it waits, `finish` ends a pending unit."""
+
+    def __init__(self, standing: LatencyMap | None = None, **changes: Any) -> None:
+        self.job = job(**changes)
+        self.units: list[Unit] = []
+        self.evaluations: list[Evaluation] = []
+        self.maps = {standing.key: standing} if standing else {}
+        self.decisions: list[Decision] = []
+
+    @property
+    def pending(self) -> list[Unit]:
+        return [unit for unit in self.units if unit.state == UnitState.PENDING]
+
+    def settle(self) -> None:
+        while True:
+            key = self.job.latency_map_key or (self.job.inspection or {}).get("latency_map_key")
+            decision = step(self.job, self.units, self.evaluations, self.maps.get(key))
+            if decision == WAIT:
+                return
+            self.decisions.append(decision)
+            self._apply(decision)
+
+    def finish(self, unit: Unit, result: Mapping[str, Any] | None = None) -> None:
+        ended = replace(unit, state=UnitState.DONE, result=dict(result or simulated_result(unit)))
+        self.units[self.units.index(unit)] = ended
+
+    def fail(self, unit: Unit, code: str) -> None:
+        error = {"code": code, "message": "what to do"}
+        self.units[self.units.index(unit)] = replace(unit, state=UnitState.FAILED, error=error)
+
+    def run(self, pick: Callable[[list[Unit]], Unit] = lambda pending: pending[0]) -> None:
+        """To the end, the next unit chosen by `pick`."""
+        self.settle()
+        while self.pending:
+            self.finish(pick(self.pending))
+            self.settle()
+
+    def _apply(self, decision: Decision) -> None:
+        row = self.job
+        changes: dict[str, Any] = {"verdicts": [*row.verdicts, *decision.verdicts]}
+        for name in ("stage", "inspection", "device", "latency_map_key", "progress"):
+            if getattr(decision, name) is not None:
+                changes[name] = getattr(decision, name)
+        if decision.latency_map is not None:
+            self.maps[decision.latency_map["key"]] = LatencyMap.from_dict(decision.latency_map)
+        for new in decision.units:
+            self.units.append(
+                unit(
+                    new.kind,
+                    id=len(self.units) + 1,
+                    generation=new.generation,
+                    shard=new.shard,
+                    payload=dict(new.payload),
+                )
+            )
+        if decision.generation is not None:
+            for position, proposal in enumerate(decision.generation.proposals):
+                self._propose(decision.generation.number, position, proposal)
+        scores = {score.evaluation_id: score.metric for score in decision.scores}
+        self.evaluations = [
+            replace(row, state=EvaluationState.DONE, metric=scores[row.id], finished_at=NOW)
+            if row.id in scores
+            else row
+            for row in self.evaluations
+        ]
+        if decision.end is not None:
+            changes |= {
+                "status": decision.end.status,
+                "error": decision.end.error,
+                "result": decision.end.document,
+            }
+            self.units = [u for u in self.units if u.state != UnitState.PENDING]
+        self.job = replace(row, **changes)
+
+    def _propose(self, generation: int, position: int, proposal: Any) -> None:
+        self.evaluations.append(
+            Evaluation(
+                id=len(self.evaluations) + 1,
+                job_id=self.job.id,
+                config_key=proposal.config_key,
+                generation=generation,
+                position=position,
+                genes=proposal.genes,
+                state=EvaluationState.PENDING,
+                metric=None,
+                metric_interval=None,
+                latency_ms=proposal.latency_ms,
+                created_at=NOW,
+                finished_at=None,
+            )
+        )

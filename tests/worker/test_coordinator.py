@@ -1,0 +1,295 @@
+"""The coordinator on plain rows: every transition of a job, and that it takes no other way."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
+from sparsevit import metrics
+from tests.worker import rows
+from tests.worker.rows import INSPECTION, MAP_KEY, METRIC, World, job, latency_map, unit
+from worker.coordinator import step
+from worker.decisions import WAIT
+
+
+def ended(kind: UnitKind, result: dict[str, Any], **changes: Any) -> Any:
+    return unit(kind, UnitState.DONE, result=result, **changes)
+
+
+def inspected(**changes: Any) -> Any:
+    return job(inspection=INSPECTION, device=INSPECTION["device"], **changes)
+
+
+class TestInspect:
+    def test_starts_with_an_inspection(self) -> None:
+        decision = step(job(stage=None), [], [], None)
+        assert decision.stage == Stage.INSPECT
+        assert [new.kind for new in decision.units] == [UnitKind.INSPECT]
+
+    @pytest.mark.parametrize("state", [UnitState.PENDING, UnitState.LEASED])
+    def test_waits_for_it(self, state: UnitState) -> None:
+        assert step(job(), [unit(UnitKind.INSPECT, state)], [], None) == WAIT
+
+    def test_its_result_fixes_the_device(self) -> None:
+        decision = step(job(), [ended(UnitKind.INSPECT, INSPECTION)], [], None)
+        assert decision.stage == Stage.CALIBRATE
+        assert decision.inspection == INSPECTION
+        assert decision.device == "Testium 3000"
+        assert decision.verdicts == ()
+
+    def test_a_device_asked_for_stays(self) -> None:
+        asked = job(device="Other 1")
+        assert step(asked, [ended(UnitKind.INSPECT, INSPECTION)], [], None).device == "Other 1"
+
+    def test_weights_never_adapted_are_a_verdict(self) -> None:
+        result = INSPECTION | {"adapted": False}
+        decision = step(job(), [ended(UnitKind.INSPECT, result)], [], None)
+        assert decision.verdicts == ("SUPERNET_NOT_ADAPTED",)
+
+
+class TestCalibrate:
+    def test_without_a_map_it_is_measured(self) -> None:
+        decision = step(inspected(stage=Stage.CALIBRATE), [], [], None)
+        assert [new.kind for new in decision.units] == [UnitKind.CALIBRATE]
+
+    def test_a_measured_map_is_kept(self) -> None:
+        document = latency_map().to_dict()
+        units = [ended(UnitKind.CALIBRATE, {"map": document, "receipt": {"id": "rcpt_1"}})]
+        decision = step(inspected(stage=Stage.CALIBRATE), units, [], None)
+        assert decision.latency_map == document
+        assert decision.latency_map_key == MAP_KEY
+
+    def test_a_standing_map_is_reused(self) -> None:
+        decision = step(inspected(stage=Stage.CALIBRATE), [], [], latency_map())
+        assert decision.units == ()
+        assert decision.stage == Stage.SEARCH
+        assert decision.latency_map_key == MAP_KEY
+        assert decision.receipts == {"rcpt_1": {"id": "rcpt_1"}}
+        assert decision.progress["total"] == 18
+        assert decision.verdicts == ()
+
+    def test_a_heavy_head_is_a_verdict(self) -> None:
+        decision = step(inspected(stage=Stage.CALIBRATE), [], [], latency_map(head_ms=60.0))
+        assert decision.verdicts == ("HEAD_DOMINATES",)
+
+    @pytest.mark.parametrize(
+        ("budget", "scope", "nearest"),
+        [
+            # 4 pairs at level 8 cost 2 ms each; the fixed part is 3 ms, 2 of them the backbone's.
+            ({"latency_budget_ms": 0.01}, "model", "11.000 ms"),
+            ({"latency_budget_ms": 10.99}, "model", "11.000 ms"),
+            ({"latency_budget_ms": 9.99}, "backbone", "10.000 ms"),
+            ({"latency_budget": "25%", "latency_budget_ms": None}, "model", "25.6% of dense"),
+            ({"latency_budget": "23%", "latency_budget_ms": None}, "backbone", "23.8% of dense"),
+        ],
+    )
+    def test_an_unreachable_budget_names_the_nearest(
+        self, budget: dict[str, Any], scope: str, nearest: str
+    ) -> None:
+        request = rows.request(latency_scope=scope, **budget)
+        end = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], latency_map()).end
+        assert end.status == JobStatus.FAILED
+        assert end.error["code"] == "BUDGET_UNREACHABLE"
+        assert nearest in end.error["message"]
+
+    @pytest.mark.parametrize(("budget", "scope"), [(11.0, "model"), (10.0, "backbone")])
+    def test_the_nearest_budget_is_reachable(self, budget: float, scope: str) -> None:
+        request = rows.request(latency_scope=scope, latency_budget_ms=budget)
+        decision = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], latency_map())
+        assert decision.stage == Stage.SEARCH
+
+
+class TestSearch:
+    def opened(self, **changes: Any) -> World:
+        world = World(
+            latency_map(), stage=Stage.SEARCH, inspection=INSPECTION, latency_map_key=MAP_KEY
+        )
+        world.job = replace(world.job, **changes)
+        world.settle()
+        return world
+
+    def test_a_generation_is_its_evaluations_and_a_unit_per_shard(self) -> None:
+        world = self.opened()
+        assert [row.position for row in world.evaluations] == list(range(6))
+        assert {row.state for row in world.evaluations} == {EvaluationState.PENDING}
+        assert [(u.kind, u.generation, u.shard) for u in world.units] == [
+            (UnitKind.EVALUATE, 0, shard) for shard in range(3)
+        ]
+        for u in world.units:
+            assert u.payload["candidates"] == [row.genes for row in world.evaluations]
+            assert (u.payload["generation"], u.payload["shards"]) == (0, 3)
+        budget = 0.6 * 43.0
+        assert all(row.latency_ms <= budget for row in world.evaluations)
+        assert world.job.progress == {
+            "done": 0, "failed": 0, "total": 18, "generation": 0, "best": None,
+        }  # fmt: skip
+
+    def test_it_waits_for_every_shard(self) -> None:
+        world = self.opened()
+        for u in world.pending[:2]:
+            world.finish(u)
+        before = len(world.decisions)
+        world.settle()
+        assert len(world.decisions) == before
+        assert {row.metric for row in world.evaluations} == {None}
+
+    def test_shards_are_merged_by_candidate_then_the_next_generation_opens(self) -> None:
+        world = self.opened()
+        for u in reversed(world.pending):
+            world.finish(u)
+        world.settle()
+        first = [row for row in world.evaluations if row.generation == 0]
+        for row in first:
+            states = [rows.score_state(row.genes, shard) for shard in range(3)]
+            assert row.metric == metrics.value(metrics.merge(states), METRIC)
+            assert row.state == EvaluationState.DONE
+        best = max(first, key=lambda row: row.metric)
+        assert world.job.progress["done"] == 6
+        assert world.job.progress["generation"] == 1
+        assert world.decisions[-1].estimated_finish_at is not None
+        assert world.job.progress["best"] == {
+            "metric": best.metric,
+            "latency_ms": best.latency_ms,
+        }
+        assert {row.generation for row in world.evaluations} == {0, 1}
+
+    def test_levels_asked_for_are_the_only_ones(self) -> None:
+        world = self.opened(request=rows.request(search={"levels": [0, 4, 8]}))
+        world.run()
+        assert {level for row in world.evaluations for level in row.genes} <= {0, 4, 8}
+
+    def test_max_evaluations_ends_it(self) -> None:
+        world = self.opened(request=rows.request(search={"max_evaluations": 8}))
+        assert world.job.progress["total"] == 8
+        world.run()
+        assert len(world.evaluations) == 8
+
+    def test_a_small_space_ends_when_nothing_is_left(self) -> None:
+        world = self.opened(request=rows.request(search={"levels": [7, 8], "generations": 50}))
+        world.run()
+        assert len({row.config_key for row in world.evaluations}) == len(world.evaluations)
+        assert world.job.progress["done"] == world.job.progress["total"] == len(world.evaluations)
+        assert world.job.status == JobStatus.SUCCEEDED
+
+
+class TestVerify:
+    def verified(self, **changes: Any) -> World:
+        world = World(latency_map(), **changes)
+        world.settle()
+        while world.job.stage != Stage.VERIFY:
+            world.finish(world.pending[0])
+            world.settle()
+        return world
+
+    def test_the_finalists_are_the_best_and_a_safe_one(self) -> None:
+        world = self.verified()
+        payload = world.pending[0].payload
+        ranked = sorted(world.evaluations, key=lambda row: (-row.metric, row.latency_ms))
+        budget = 0.6 * 43.0
+        assert payload["budget_ms"] == pytest.approx(budget)
+        assert payload["finalists"][:3] == [tuple(row.genes) for row in ranked[:3]]
+        assert any(latency_map().predict(genes) <= 0.95 * budget for genes in payload["finalists"])
+        assert len(set(payload["finalists"])) == len(payload["finalists"]) <= 4
+
+    def test_the_baselines_are_the_densest_uniform_configs_within_the_budget(self) -> None:
+        # Uniform level k is predicted at 3 + 4 * (10 - k) ms; the budget is 25.8 ms.
+        assert self.verified().pending[0].payload["uniform"] == [(5,) * 4, (6,) * 4]
+
+    def test_the_search_travels_with_them(self) -> None:
+        world = self.verified()
+        search = world.pending[0].payload["search"]
+        assert (search["job_id"], search["strategy"], search["seed"]) == ("job_1", "evolution", 7)
+        assert len(search["evaluations"]) == len(world.evaluations) == 18
+
+    def test_its_result_ends_the_job(self) -> None:
+        world = self.verified()
+        world.finish(world.pending[0])
+        world.settle()
+        end = world.decisions[-1].end
+        assert end.status == JobStatus.SUCCEEDED
+        assert end.document is not None
+        assert end.front
+        assert end.artefacts == {"pareto.png": "a" * 64}
+        assert world.decisions[-1].receipts == {"rcpt_2": {"id": "rcpt_2"}}
+
+    def test_none_within_the_budget_fails_and_keeps_the_front(self) -> None:
+        world = self.verified()
+        measure = world.pending[0]
+        error = {"code": "NO_FEASIBLE_CONFIG", "message": "raise the budget to 27 ms"}
+        result = rows.simulated_result(measure) | {"document": None, "error": error}
+        world.finish(measure, result)
+        world.settle()
+        end = world.decisions[-1].end
+        assert (end.status, end.error, end.document) == (JobStatus.FAILED, error, None)
+        assert end.front
+
+
+class TestWholeJob:
+    def test_runs_to_its_end_with_every_candidate_counted_once(self) -> None:
+        world = World()
+        world.run()
+        assert world.job.status == JobStatus.SUCCEEDED
+        assert len(world.evaluations) == 18
+        assert len({row.config_key for row in world.evaluations}) == 18
+        assert world.job.progress["done"] == world.job.progress["total"] == 18
+        kinds = [u.kind for u in world.units]
+        assert kinds.count(UnitKind.EVALUATE) == 9
+        assert kinds[0] == UnitKind.INSPECT
+        assert kinds[-1] == UnitKind.MEASURE
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_the_order_in_which_units_end_changes_nothing(self, seed: int) -> None:
+        undisturbed, shuffled = World(), World()
+        undisturbed.run()
+        shuffled.run(random.Random(seed).choice)
+        assert shuffled.evaluations == undisturbed.evaluations
+        assert shuffled.job == undisturbed.job
+
+    def test_another_seed_proposes_others(self) -> None:
+        one, other = World(), World(request=rows.request(search={"seed": 8}))
+        one.run()
+        other.run()
+        assert [row.genes for row in one.evaluations] != [row.genes for row in other.evaluations]
+
+    def test_a_step_taken_twice_is_the_same_step(self) -> None:
+        world = World()
+        world.run()
+        again = step(world.job, world.units, world.evaluations, latency_map())
+        assert again == WAIT
+
+
+class TestEnds:
+    @pytest.mark.parametrize("kind", list(UnitKind))
+    def test_a_failed_unit_fails_the_job_with_its_error(self, kind: UnitKind) -> None:
+        world = World()
+        world.settle()
+        while world.pending[0].kind != kind:
+            world.finish(world.pending[0])
+            world.settle()
+        world.fail(world.pending[0], "CHECKPOINT_UNSAFE")
+        world.settle()
+        assert world.job.status == JobStatus.FAILED
+        assert world.job.error == {"code": "CHECKPOINT_UNSAFE", "message": "what to do"}
+
+    @pytest.mark.parametrize("status", [s for s in JobStatus if s.terminal])
+    def test_a_job_that_has_ended_takes_no_step(self, status: JobStatus) -> None:
+        failed = unit(UnitKind.INSPECT, UnitState.FAILED)
+        assert step(job(status=status), [failed], [], None) == WAIT
+
+    def test_a_cancelled_job_waits_for_its_leased_units(self) -> None:
+        cancelling = job(status=JobStatus.CANCELLING)
+        leased = unit(UnitKind.INSPECT, UnitState.LEASED)
+        assert step(cancelling, [leased], [], None) == WAIT
+        cancelled = replace(leased, state=UnitState.CANCELLED)
+        end = step(cancelling, [cancelled], [], None).end
+        assert end.status == JobStatus.CANCELLED
+
+    def test_cancelling_wins_over_a_unit_that_failed_or_finished_meanwhile(self) -> None:
+        cancelling = job(status=JobStatus.CANCELLING)
+        for state in (UnitState.DONE, UnitState.FAILED):
+            end = step(cancelling, [unit(UnitKind.MEASURE, state)], [], None).end
+            assert end.status == JobStatus.CANCELLED

@@ -1,0 +1,185 @@
+"""The device process and its supervisor, with a real process on the other end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from worker.supervisor import (
+    DeviceProcess,
+    DeviceUnavailable,
+    Failed,
+    Finished,
+    Interrupted,
+    device_command,
+)
+
+FAKE = [sys.executable, str(Path(__file__).with_name("fake_device.py"))]
+
+
+def never() -> None:
+    """A watch that lets the unit go on."""
+
+
+def do(what: str, **payload: object) -> dict[str, object]:
+    return {"kind": "test", "session": {}, "payload": {"do": what, **payload}}
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake process imports the worker from this checkout."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+@pytest.fixture
+def process() -> Iterator[DeviceProcess]:
+    process = DeviceProcess(FAKE)
+    yield process
+    process.kill()
+
+
+def test_runs_units_in_one_process_that_stays(process: DeviceProcess) -> None:
+    facts = process.hello(never)
+    assert facts["device"]["model"] == "Testium 3000"
+    assert process.facts == facts
+    first = process.run(do("echo", text="zwölf"), never, every=1)
+    second = process.run(do("echo"), never, every=1)
+    assert isinstance(first, Finished)
+    assert first.result["payload"]["text"] == "zwölf"
+    assert first.result["pid"] == second.result["pid"] == process.pid == facts["pid"]
+
+
+def test_secrets_do_not_reach_it(process: DeviceProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@host/db")
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@host")
+    assert process.hello(never)["device"]["secrets"] == []
+
+
+def test_prints_cannot_forge_or_break_an_answer(process: DeviceProcess) -> None:
+    outcome = process.run(do("garbage", stdin=True), never, every=1)
+    assert outcome == Finished({"forged": False, "stdin": ""})
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "retry"),
+    [
+        ("unsafe", "CHECKPOINT_UNSAFE", False),
+        ("memory", "DEVICE_OUT_OF_MEMORY", True),
+        ("bug", "INTERNAL", True),
+        ("nan", "INTERNAL", True),
+        ("segfault", "DEVICE_PROCESS_DIED", True),
+        ("exit", "DEVICE_PROCESS_DIED", True),
+    ],
+)
+def test_failures_have_a_code_and_the_next_unit_runs(
+    process: DeviceProcess, what: str, code: str, retry: bool
+) -> None:
+    outcome = process.run(do(what), never, every=1)
+    assert isinstance(outcome, Failed)
+    assert (outcome.error["code"], outcome.retry) == (code, retry)
+    assert outcome.error["message"]
+    after = process.run(do("echo"), never, every=1)
+    assert isinstance(after, Finished)
+    assert after.result["forgotten"] == (code == "DEVICE_OUT_OF_MEMORY")
+
+
+def test_killed_in_the_middle_is_a_failed_attempt(process: DeviceProcess) -> None:
+    facts = process.hello(never)
+    timer = threading.Timer(0.5, os.kill, (facts["pid"], signal.SIGKILL))
+    timer.start()
+    outcome = process.run(do("sleep", steps=100, seconds=0.1), never, every=1)
+    assert isinstance(outcome, Failed)
+    assert outcome.error["code"] == "DEVICE_PROCESS_DIED"
+    assert "signal 9" in outcome.error["message"]
+    assert process.facts is None
+    assert process.hello(never)["pid"] != facts["pid"]
+
+
+def test_an_interrupted_process_is_dead_before_the_answer(process: DeviceProcess) -> None:
+    pid = process.hello(never)["pid"]
+    watched: list[float] = []
+
+    def watch() -> str | None:
+        watched.append(time.monotonic())
+        return "cancel" if len(watched) == 3 else None
+
+    outcome = process.run(do("sleep", steps=100, seconds=0.1), watch, every=0.2)
+    assert outcome == Interrupted("cancel")
+    assert not alive(pid)
+    assert all(0.15 < b - a < 1 for a, b in pairwise(watched))
+
+
+def test_an_answer_is_never_taken_for_the_next_units(process: DeviceProcess) -> None:
+    def broken() -> None:
+        raise RuntimeError("the watch broke")
+
+    with pytest.raises(RuntimeError):
+        process.run(do("sleep", steps=10, seconds=0.1), broken, every=0.2)
+    after = process.run(do("echo"), never, every=1)
+    assert isinstance(after, Finished)
+    assert after.result["payload"] == {"do": "echo"}
+
+
+def test_a_unit_without_progress_is_stopped() -> None:
+    process = DeviceProcess(FAKE, stall_seconds=1.0)
+    try:
+        assert process.run(do("sleep", steps=10, seconds=0.2), never, every=0.2) == Finished(
+            {"slept": True}
+        )
+        outcome = process.run(do("sleep", steps=1, seconds=60), never, every=0.2)
+        assert isinstance(outcome, Failed)
+        assert outcome.error["code"] == "UNIT_STALLED"
+        assert process.pid is None
+    finally:
+        process.kill()
+
+
+def test_a_device_that_cannot_be_opened_says_so() -> None:
+    process = DeviceProcess([*FAKE, "refuse"])
+    with pytest.raises(DeviceUnavailable) as caught:
+        process.hello(never)
+    assert caught.value.error == {"code": "CHECKPOINT_UNSAFE", "message": "no such device"}
+    assert process.pid is None
+
+
+def test_stop_lets_an_idle_process_end_by_itself(process: DeviceProcess) -> None:
+    pid = process.hello(never)["pid"]
+    process.stop()
+    assert not alive(pid)
+
+
+def test_it_ends_when_its_stdin_closes_even_in_the_middle() -> None:
+    child = subprocess.Popen(FAKE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    child.stdin.write(b'{"kind":"x","payload":{"do":"sleep","steps":1,"seconds":60}}\n')
+    child.stdin.close()
+    assert child.wait(5) == 0
+
+
+def test_the_worker_process_imports_no_torch() -> None:
+    modules = (
+        "worker.commands, worker.slot, worker.coordinator, worker.tasks, worker.app, worker.node"
+    )
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_device_command_names_the_device() -> None:
+    assert device_command("cuda:1")[1:] == ["-m", "worker.device", "--device", "cuda:1"]

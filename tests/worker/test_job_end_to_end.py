@@ -1,0 +1,157 @@
+"""Real searches by a real worker: torch, the shipped supernet, Postgres and Redis.
+
+Small images and few of them: what is shown is that a job gets through, not what it finds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from service.db.artefacts import ArtefactStore
+from service.db.jobs import JobRepository
+from service.db.session import session_scope
+from service.domain.records import Job
+from service.domain.status import EvaluationState, JobStatus
+from tests.worker.conftest import Database, NewJob, WorkerProcess, wait_until
+
+StartWorker = Callable[..., WorkerProcess]
+JOB_SECONDS = 300.0
+
+SMALL: dict[str, Any] = {
+    "dataset": {"path": "builtin:digits", "limit": 48},
+    "input": {"height": 224, "width": 224, "threads": 1},
+    "search": {"population": 5, "parents": 2, "generations": 3},
+}
+
+
+class Canary:
+    """Unpickling this runs a command."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture(autouse=True)
+def empty_tables() -> None:
+    """Rows stay from test to test: the latency map of the first search serves the second."""
+
+
+@pytest.fixture(scope="module")
+def searched() -> dict[str, Job]:
+    """Searches that were run, by name."""
+    return {}
+
+
+@pytest.fixture
+def worker(start_worker: StartWorker) -> Iterator[WorkerProcess]:
+    worker = start_worker("real", fake=False)
+    worker.wait_for("is ready", 60)
+    yield worker
+    worker.signal(signal.SIGTERM)
+    assert worker.process.wait(20) == 0
+
+
+def test_files_that_are_no_such_checkpoint_fail_their_job_and_nothing_else(
+    database: Database, new_job: NewJob, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    canary, hostile = tmp_path / "canary", tmp_path / "hostile.pt"
+    torch.save({"model": Canary(canary)}, hostile)
+    stranger = tmp_path / "resnet.safetensors"
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.bias": torch.zeros(10)}, str(stranger))
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(stranger.read_bytes()[:100])
+    jobs = {
+        "CHECKPOINT_UNSAFE": new_job(checkpoint=hostile),
+        "CHECKPOINT_MISMATCH": new_job(checkpoint=stranger),
+        "CHECKPOINT_CORRUPT": new_job(checkpoint=cut),
+    }
+    for code, job in jobs.items():
+        ended = database.wait_for_end(job)
+        assert ended.status == JobStatus.FAILED
+        assert ended.error["code"] == code, ended.error
+        assert ended.error["message"]
+    assert not canary.exists()
+    assert worker.process.poll() is None
+
+
+def test_a_search_ends_although_its_worker_is_killed_in_the_middle(
+    database: Database, new_job: NewJob, start_worker: StartWorker, tmp_path: Path,
+    searched: dict[str, Job],
+) -> None:  # fmt: skip
+    job = searched["killed"] = new_job(**SMALL)
+    first = start_worker("first", fake=False)
+    database.wait_for_leased(job, "evaluate", seconds=JOB_SECONDS)
+    children = psutil.Process(first.process.pid).children()
+    first.kill()
+    second = start_worker("second", fake=False)
+    ended = database.wait_for_end(job, JOB_SECONDS)
+    wait_until(lambda: not any(child.is_running() for child in children), 10)
+    check_evaluations(database, job)
+    # A machine this busy may measure every finalist over the budget: that, too, is an answer.
+    assert ended.error is None or ended.error["code"] == "NO_FEASIBLE_CONFIG", ended.error
+    assert ended.front
+    store = ArtefactStore(tmp_path / "artefacts")
+    for name in ("pareto.png", "windows.png"):
+        assert store.get(ended.artefacts[name]).startswith(b"\x89PNG")
+    if ended.status == JobStatus.SUCCEEDED:
+        assert ended.result["latency_ms"]["interval"][1] <= ended.result["latency_ms"]["budget"]
+        assert ended.result["search"]["job_id"] == job.id
+        assert ended.result["search"]["evaluations"] == 15
+    second.signal(signal.SIGTERM)
+    assert second.process.wait(20) == 0
+
+
+def test_the_same_seed_undisturbed_has_the_same_candidates_and_metrics(
+    database: Database, new_job: NewJob, worker: WorkerProcess, searched: dict[str, Job]
+) -> None:
+    job = new_job(**SMALL)
+    database.wait_for_leased(job, "measure", seconds=JOB_SECONDS)
+    with session_scope(database.engine) as session:  # its measurement would show nothing new
+        assert JobRepository(session).request_cancel(job.id)
+    assert database.wait_for_end(job).status == JobStatus.CANCELLED
+    check_evaluations(database, job)
+    one, other = (
+        [(row.genes, row.metric) for row in database.evaluations(same)]
+        for same in (job, searched["killed"])
+    )
+    assert one == other
+    assert "calibrate" not in {unit.kind for unit in database.units(job)}
+
+
+def check_evaluations(database: Database, job: Job) -> None:
+    """Every candidate is evaluated, and counted once."""
+    found = database.evaluations(job)
+    assert len(found) == len({row.config_key for row in found}) == 15
+    assert {row.state for row in found} == {EvaluationState.DONE}
+    assert database.job(job).progress["done"] == 15
+
+
+def test_a_file_that_changed_after_submission_is_refused(
+    database: Database, new_job: NewJob, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"first")
+    changed = new_job(checkpoint=file)
+    file.write_bytes(b"second")
+    missing_file = tmp_path / "missing.safetensors"
+    missing_file.write_bytes(b"soon gone")
+    missing = new_job(checkpoint=missing_file)
+    missing_file.unlink()
+    start_worker("real", fake=False)
+    for job, text in ((changed, "changed after"), (missing, "cannot be read")):
+        error = database.wait_for_end(job).error
+        assert error["code"] == "CHECKPOINT_MISMATCH"
+        assert text in error["message"]

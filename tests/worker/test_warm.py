@@ -1,0 +1,97 @@
+"""What a device process keeps, and what it checks before it uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsevit.errors import CheckpointMismatch, DatasetError
+from tests.worker import rows
+from tests.worker.conftest import recorded
+from worker.files import check_files
+from worker.requests import session_arguments
+from worker.warm import WarmSessions
+
+
+class TestWarmSessions:
+    def sessions(self, capacity: int = 2) -> tuple[WarmSessions[str], list[str]]:
+        opened: list[str] = []
+
+        def open_session(arguments: Mapping[str, Any]) -> str:
+            opened.append(arguments["name"])
+            return f"session of {arguments['name']}"
+
+        return WarmSessions(open_session, capacity), opened
+
+    def test_opens_each_once(self) -> None:
+        sessions, opened = self.sessions()
+        for _ in range(3):
+            assert sessions.get({"name": "a", "input": {"x": 1}}) == "session of a"
+        assert opened == ["a"]
+
+    def test_the_least_recently_used_goes(self) -> None:
+        sessions, opened = self.sessions()
+        for name in ("a", "b", "a", "c", "a", "b"):
+            sessions.get({"name": name})
+        assert opened == ["a", "b", "c", "b"]
+
+    def test_a_renamed_session_is_found_under_its_new_name(self) -> None:
+        sessions, opened = self.sessions()
+        sessions.get({"name": "a"})
+        sessions.rename({"name": "a"}, {"name": "a", "settled": True})
+        assert sessions.get({"name": "a", "settled": True}) == "session of a"
+        assert opened == ["a"]
+        sessions.get({"name": "a"})
+        assert opened == ["a", "a"]
+
+    def test_cleared_sessions_are_opened_again(self) -> None:
+        sessions, opened = self.sessions()
+        sessions.get({"name": "a"})
+        sessions.clear()
+        sessions.get({"name": "a"})
+        assert opened == ["a", "a"]
+
+
+class TestCheckFiles:
+    def test_unchanged_and_built_in_files_pass(self, tmp_path: Path) -> None:
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(b"weights")
+        check_files({"checkpoint": recorded(file), "dataset": recorded(tmp_path)})
+        check_files({"checkpoint": None, "dataset": None})
+
+    @pytest.mark.parametrize(
+        ("what", "error"), [("checkpoint", CheckpointMismatch), ("dataset", DatasetError)]
+    )
+    def test_a_changed_replaced_or_missing_file_does_not(
+        self, tmp_path: Path, what: str, error: type[Exception]
+    ) -> None:
+        file, other = tmp_path / "file", tmp_path / "other"
+        file.write_bytes(b"weights")
+        files = {"checkpoint": None, "dataset": None, what: recorded(file)}
+        file.write_bytes(b"other weights")
+        with pytest.raises(error, match="changed after"):
+            check_files(files)
+        files[what] = recorded(file)
+        other.write_bytes(file.read_bytes())
+        other.replace(file)
+        with pytest.raises(error, match="changed after"):
+            check_files(files)
+        file.unlink()
+        with pytest.raises(error, match="cannot be read"):
+            check_files(files)
+
+
+def test_the_inspection_settles_what_the_request_left_open() -> None:
+    request = rows.request(score="late")
+    files = {"checkpoint": None, "dataset": None}
+    before = session_arguments(request, files, None)
+    after = session_arguments(request, files, rows.INSPECTION)
+    assert before["score"] == "late"
+    assert before["input"]["height"] is None
+    assert after["score"] == rows.INSPECTION["score"]
+    assert after["input"] == rows.INPUT
+    # The device process finds the session it inspected with under the settled arguments.
+    assert session_arguments(before, files, rows.INSPECTION) == after

@@ -1,0 +1,85 @@
+"""Leases of one worker: what it may work on, for how long, and whether its word still counts.
+
+Each call is a transaction of its own. A unit names its attempt in every write, so a worker that
+was believed dead (stopped, cut off) and comes back is refused: `False` or "lost" says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Engine
+
+from service.db.jobs import JobRepository
+from service.db.latency_maps import LatencyMapRepository
+from service.db.session import session_scope
+from service.db.units import Beat, UnitRepository
+from service.domain.records import Unit
+from service.domain.status import UnitKind
+from worker.requests import session_arguments
+
+
+class Leases:
+    """The leases of the worker `worker_id`."""
+
+    def __init__(
+        self, engine: Engine, worker_id: str, lease_seconds: float, artifact_root: str
+    ) -> None:
+        self._engine = engine
+        self._worker_id = worker_id
+        self._lease_seconds = lease_seconds
+        self._artifact_root = artifact_root
+
+    def claim(self, device: str, device_uuid: str) -> Unit | None:
+        """Lease the next unit for this device, if there is one that may run on it now."""
+        with session_scope(self._engine) as session:
+            unit = UnitRepository(session).claim(
+                self._worker_id, device, device_uuid, self._lease_seconds
+            )
+        if unit is not None:
+            # Not in the claim's transaction: a step locks the job first and its units then.
+            with session_scope(self._engine) as session:
+                JobRepository(session).start(unit.job_id)
+        return unit
+
+    def request(self, unit: Unit) -> dict[str, Any]:
+        """What the device process is to be sent for a unit."""
+        with session_scope(self._engine) as session:
+            job = JobRepository(session).get(unit.job_id)
+            assert job is not None, "a unit's job exists"
+            payload = dict(unit.payload)
+            if unit.kind == UnitKind.MEASURE:
+                assert job.latency_map_key is not None, "a job that is verified has a map"
+                record = LatencyMapRepository(session).get(job.latency_map_key)
+                assert record is not None, "a map in use stands"
+                payload["latency_map"] = record.document
+                payload["artifact_root"] = self._artifact_root
+        files = {"checkpoint": job.checkpoint_file, "dataset": job.dataset_file}
+        arguments = session_arguments(job.request, files, job.inspection)
+        return {"kind": unit.kind, "session": arguments, "payload": payload}
+
+    def heartbeat(self, unit: Unit) -> Beat:
+        """Prolong a lease, and hear whether the unit is still wanted."""
+        with session_scope(self._engine) as session:
+            return UnitRepository(session).heartbeat(unit.id, unit.attempt, self._lease_seconds)
+
+    def finish(self, unit: Unit, result: Mapping[str, Any]) -> bool:
+        """Hand in a result."""
+        with session_scope(self._engine) as session:
+            return UnitRepository(session).finish(unit.id, unit.attempt, dict(result))
+
+    def fail(self, unit: Unit, error: Mapping[str, Any], retry: bool) -> bool:
+        """Hand in a failure; with `retry` the unit gets another attempt, if it has one left."""
+        with session_scope(self._engine) as session:
+            return UnitRepository(session).fail(unit.id, unit.attempt, dict(error), retry)
+
+    def release(self, unit: Unit) -> bool:
+        """Give a unit back untouched, for another worker."""
+        with session_scope(self._engine) as session:
+            return UnitRepository(session).release(unit.id, unit.attempt)
+
+    def cancel(self, unit: Unit) -> bool:
+        """Say that work on a cancelled unit has stopped."""
+        with session_scope(self._engine) as session:
+            return UnitRepository(session).cancel(unit.id, unit.attempt)

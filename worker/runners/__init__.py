@@ -1,0 +1,78 @@
+"""What a device process does: one runner per kind of unit, all on warm sessions of the library.
+
+A runner is a thin wrapper, JSON in and JSON out, round one method of
+`sparsevit.search.steps.Session`; the in-process search calls the same methods.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from worker.files import check_files
+from worker.requests import session_arguments
+from worker.runners import calibrate, evaluate, inspect, measure
+from worker.warm import WarmSessions
+
+if TYPE_CHECKING:
+    from sparsevit.search.steps import Session
+
+Report = Callable[[int, int], None]
+Runner = Callable[["Session", Mapping[str, Any], Report], dict[str, Any]]
+
+RUNNERS: dict[str, Runner] = {
+    "inspect": inspect.run,
+    "calibrate": calibrate.run,
+    "evaluate": evaluate.run,
+    "measure": measure.run,
+}
+
+
+class SessionWork:
+    """Runs units on `device` ("cpu", "cuda:0") with the library; see worker.device.Work."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._sessions: WarmSessions[Session] = WarmSessions(self._open)
+
+    def hello(self) -> dict[str, Any]:
+        """Open the device and say what it is. Raises DeviceError."""
+        import torch
+
+        import sparsevit
+        from sparsevit.latency.receipt import device_facts
+
+        versions = {
+            "sparsevit": sparsevit.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        }
+        return {"device": device_facts(self._device), "versions": versions}
+
+    def run(self, request: Mapping[str, Any], report: Report) -> dict[str, Any]:
+        """Run one unit in the session it names. Raises SparseViTError."""
+        arguments = request["session"]
+        check_files(arguments["files"])
+        session = self._sessions.get(arguments)
+        result = RUNNERS[request["kind"]](session, request["payload"], report)
+        if request["kind"] == "inspect":
+            resolved = session_arguments(arguments, arguments["files"], result)
+            self._sessions.rename(arguments, resolved)
+        return result
+
+    def forget(self) -> None:
+        """Close every session and give the device's cached memory back."""
+        import torch
+
+        self._sessions.clear()
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _open(self, arguments: Mapping[str, Any]) -> Session:
+        from sparsevit.search.steps import Session
+
+        named = {name: value for name, value in arguments.items() if name != "files"}
+        return Session(device=self._device, **named)

@@ -1,0 +1,34 @@
+"""measure: re-score the finalists, time them as deployed, and name the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.db.artefacts import ArtefactStore
+from sparsevit.search.latency_map import LatencyMap
+
+if TYPE_CHECKING:
+    from sparsevit.search.steps import Session
+
+
+def run(
+    session: Session, payload: Mapping[str, Any], report: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Payload of `coordinator.measure_payload`, plus "latency_map" and "artifact_root".
+
+    Returns {"document", "front", "receipts", "artefacts", "verdicts", "error"}; a search whose
+    finalists are all too slow is a result with an error in it, not a failed unit.
+    """
+    store = ArtefactStore(Path(payload["artifact_root"]))
+    return session.measure(
+        finalists=[tuple(genes) for genes in payload["finalists"]],
+        uniform=[tuple(genes) for genes in payload["uniform"]],
+        latency_map=LatencyMap.from_dict(payload["latency_map"]),
+        budget_ms=payload["budget_ms"],
+        scope=payload["scope"],
+        search_facts=payload["search"],
+        artefacts=lambda name, content: store.put(content),
+        progress=report,
+    )

@@ -1,0 +1,241 @@
+"""The worker's side of the device process: start it, feed it one unit, watch it, end it.
+
+A unit that computes cannot be interrupted from inside, so it is stopped by killing the whole
+process, and only a process that is confirmed dead counts as stopped: its device is then free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker.protocol import DEVICE_PROCESS_DIED, UNIT_STALLED, encode, read_messages
+
+logger = logging.getLogger(__name__)
+
+SECRETS = ("DATABASE_URL", "REDIS_URL")
+"""Settings the device process has no use for: it opens files that strangers wrote."""
+
+HELLO_SECONDS = 300.0
+"""Importing torch from a cold disk takes a minute at worst."""
+
+STALL_SECONDS = 1800.0
+"""A unit that reports no progress for so long has hung."""
+
+
+class DeviceUnavailable(Exception):  # noqa: N818 - a state of the device, as its code says
+    """The device process could not open its device; carries {"code", "message"}."""
+
+    def __init__(self, error: Mapping[str, str]) -> None:
+        super().__init__(error["message"])
+        self.error = dict(error)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The unit is done."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The unit failed; `retry` says whether another attempt could end differently."""
+
+    error: dict[str, str]
+    retry: bool
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The process was killed because `watch` said so."""
+
+    reason: str
+
+
+Outcome = Finished | Failed | Interrupted
+Watch = Callable[[], str | None]
+"""Called between messages; a reason to stop the unit, or None to go on."""
+
+
+def device_command(device: str) -> list[str]:
+    """The command line of the process that owns `device`."""
+    return [sys.executable, "-m", "worker.device", "--device", device]
+
+
+class DeviceProcess:
+    """One device process, started again after it died. Used by one thread at a time."""
+
+    def __init__(self, command: Sequence[str], stall_seconds: float = STALL_SECONDS) -> None:
+        self._command = list(command)
+        self._stall_seconds = stall_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.facts: dict[str, Any] | None = None
+        """The device facts and versions of its hello; None until it has said hello."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process without waiting for it; it imports torch meanwhile."""
+        if self._process is not None:
+            return
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            # A group of its own: killed with all that it started, untouched by Ctrl-C.
+            start_new_session=True,
+        )
+        self._messages = queue.Queue()
+        threading.Thread(
+            target=_read, args=(self._process, self._messages), name="answers", daemon=True
+        ).start()
+
+    def hello(self, watch: Watch, timeout: float = HELLO_SECONDS) -> dict[str, Any] | None:
+        """Wait until the device is open. None: `watch` said stop. Raises DeviceUnavailable."""
+        self.start()
+        deadline = time.monotonic() + timeout
+        while self.facts is None:
+            message = self._next(0.2)
+            match message["event"]:
+                case "hello":
+                    self.facts = message
+                case "died":
+                    raise DeviceUnavailable(self._death())
+                case "error":
+                    self.kill()
+                    raise DeviceUnavailable(message["error"])
+            if watch() is not None:
+                return None
+            if time.monotonic() > deadline:
+                self.kill()
+                raise DeviceUnavailable(_stalled("open its device", timeout))
+        return self.facts
+
+    def run(self, request: Mapping[str, Any], watch: Watch, every: float) -> Outcome:
+        """Run one unit; `watch` is called every `every` seconds while it computes."""
+        try:
+            return self._run(request, watch, every)
+        except BaseException:
+            # Its answer must not be taken for the next unit's.
+            self.kill()
+            raise
+
+    def _run(self, request: Mapping[str, Any], watch: Watch, every: float) -> Outcome:
+        self._send(request)
+        now = time.monotonic()
+        next_watch, deadline = now + every, now + self._stall_seconds
+        while True:
+            message = self._next(max(0.0, next_watch - time.monotonic()))
+            match message["event"]:
+                case "result":
+                    return Finished(message["result"])
+                case "error":
+                    error = message["error"]
+                    return Failed(error, retry=error["code"] in RETRIED)
+                case "died":
+                    return Failed(self._death(), retry=True)
+                case "progress":
+                    deadline = time.monotonic() + self._stall_seconds
+            if time.monotonic() >= next_watch:
+                if (reason := watch()) is not None:
+                    self.kill()
+                    return Interrupted(reason)
+                next_watch = time.monotonic() + every
+            if time.monotonic() > deadline:
+                self.kill()
+                return Failed(_stalled("make progress", self._stall_seconds), retry=True)
+
+    def kill(self) -> None:
+        """Kill the process and all it started, and wait until it is gone."""
+        if self._process is None:
+            return
+        # The group may have ended by itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._reap()
+
+    def stop(self, grace: float = 2.0) -> None:
+        """Let an idle process end by closing its stdin; kill it after `grace` seconds."""
+        if self._process is None:
+            return
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        self.kill()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self.start()
+        # A process that died is noticed when its answers end.
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(encode(message))  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+
+    def _next(self, timeout: float) -> dict[str, Any]:
+        """The next message; "died" ends them, "silence" says that there was none in time."""
+        try:
+            return self._messages.get(timeout=timeout)
+        except queue.Empty:
+            return {"event": "silence"}
+
+    def _death(self) -> dict[str, str]:
+        """Take leave of a process whose answers ended, and say how it went."""
+        assert self._process is not None
+        try:
+            status = self._process.wait(5.0)
+        except subprocess.TimeoutExpired:  # it closed its answers and lives on
+            self.kill()
+            status = -signal.SIGKILL
+        else:
+            self._reap()
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        logger.warning("the device process %s", how)
+        return {
+            "code": DEVICE_PROCESS_DIED,
+            "message": f"The process that owns the device {how}. If this happens again, the unit "
+            "probably needs more memory than this machine has: use a smaller input.",
+        }
+
+    def _reap(self) -> None:
+        process, self._process, self.facts = self._process, None, None
+        assert process is not None
+        assert process.stdin is not None
+        process.wait()
+        with contextlib.suppress(OSError):  # what was not flushed is lost with the process
+            process.stdin.close()
+
+
+RETRIED = frozenset({"DEVICE_OUT_OF_MEMORY", "DEVICE_UNAVAILABLE", "INTERNAL"})
+"""Errors that may be the moment's; all the library's others are the input's, and stay."""
+
+
+def _read(process: subprocess.Popen[bytes], messages: queue.Queue[dict[str, Any]]) -> None:
+    assert process.stdout is not None
+    with process.stdout as answers:
+        for message in read_messages(answers):
+            messages.put(message)
+    messages.put({"event": "died"})
+
+
+def _stalled(what: str, seconds: float) -> dict[str, str]:
+    return {
+        "code": UNIT_STALLED,
+        "message": f"The device process did not {what} for {seconds:.0f} seconds and was killed.",
+    }

@@ -1,0 +1,76 @@
+"""The sweep: every worker looks through Postgres every few seconds, so that no message is needed.
+
+It takes back leases that ran out, takes the steps that are due, shows that the worker lives, and
+wakes the device's slot: jobs go on while Redis is away, only a little slower.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+
+from service.db.jobs import JobRepository
+from service.db.session import session_scope
+from service.db.units import UnitRepository
+from service.db.workers import WorkerRepository
+from worker.slot import DATABASE_AWAY
+
+logger = logging.getLogger(__name__)
+
+
+class Sweep:
+    """Sweeps every `seconds`, and at once when nudged, until stopped."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        seconds: float,
+        worker_id: str,
+        unit_id: Callable[[], int | None],
+        advance: Callable[[str], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._seconds = seconds
+        self._worker_id, self._unit_id = worker_id, unit_id
+        self._advance, self._wake = advance, wake
+        self._nudged = threading.Event()
+        self._stopped = False
+
+    def nudge(self) -> None:
+        """Sweep now."""
+        self._nudged.set()
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        self._stopped = True
+        self._nudged.set()
+
+    def run(self) -> None:
+        """Sweep until stopped."""
+        while not self._stopped:
+            self._nudged.clear()
+            try:
+                self.once()
+            except DATABASE_AWAY as error:
+                logger.warning("no sweep, the database is away: %s", error.orig)
+            except Exception:
+                logger.exception("the sweep failed; trying on")
+            self._nudged.wait(self._seconds)
+
+    def once(self) -> None:
+        """One sweep."""
+        with session_scope(self._engine) as session:
+            WorkerRepository(session).seen(self._worker_id, self._unit_id())
+        with session_scope(self._engine) as session:
+            touched = UnitRepository(session).expire()
+        if touched:
+            logger.warning("leases ran out in %s", ", ".join(touched))
+        with session_scope(self._engine) as session:
+            due = JobRepository(session).due_for_step()
+        for job_id in dict.fromkeys([*touched, *due]):
+            self._advance(job_id)
+        self._wake()

@@ -1,0 +1,162 @@
+"""The steps of jobs, each one transaction: lock the job, read, decide, apply, commit; then wake.
+
+A step that is taken twice, or by two workers at once, is taken once: the job's row is locked, and
+what the second one reads has the first one's decision in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.db.evaluations import EvaluationRepository
+from service.db.jobs import JobRepository
+from service.db.latency_maps import LatencyMapRepository
+from service.db.receipts import ReceiptRepository
+from service.db.session import session_scope
+from service.db.units import UnitRepository
+from service.domain.records import Evaluation, Job, LatencyMapRecord, Unit
+from service.domain.status import JobStatus, Stage, UnitKind, UnitState
+from sparsevit.search.latency_map import LatencyMap
+from worker.coordinator import step
+from worker.decisions import WAIT, Decision, End
+
+logger = logging.getLogger(__name__)
+
+UNITS_OF = {
+    Stage.INSPECT: UnitKind.INSPECT,
+    Stage.CALIBRATE: UnitKind.CALIBRATE,
+    Stage.SEARCH: UnitKind.EVALUATE,
+    Stage.VERIFY: UnitKind.MEASURE,
+}
+
+INTERNAL = {
+    "code": "INTERNAL",
+    "message": "The next step of this job could not be worked out; the worker's log says why. "
+    "Please report this.",
+}
+
+
+def advance(engine: Engine, job_id: str) -> list[str | None]:
+    """Take steps until the job waits for its units.
+
+    Returns the device model (None: any) of every unit that was added meanwhile: these may be woken.
+    """
+    added: list[str | None] = []
+    while True:
+        with session_scope(engine) as session:
+            job = JobRepository(session).lock(job_id)
+            if job is None or job.status.terminal or _is_busy(session, job):
+                return added
+            decision = _decide(session, job)
+            if decision == WAIT:
+                return added
+            _apply(session, job, decision)
+        added += [job.device] * len(decision.units)
+
+
+def _is_busy(session: Session, job: Job) -> bool:
+    """Whether units are under way and none has failed: counted, so that no result is read."""
+    states = UnitRepository(session).states(job.id)
+    if job.status == JobStatus.CANCELLING or UnitState.FAILED in states:
+        return False
+    return UnitState.PENDING in states or UnitState.LEASED in states
+
+
+def _decide(session: Session, job: Job) -> Decision:
+    evaluations = EvaluationRepository(session).for_job(job.id)
+    units = _units(session, job, evaluations)
+    record = _latency_map(session, job)
+    try:
+        latency_map = None if record is None else LatencyMap.from_dict(record.document)
+        return step(job, units, evaluations, latency_map)
+    except Exception:
+        # The same rows give the same error for ever: a job must end, not be stepped on for ever.
+        logger.exception("the next step of a job failed", extra={"job_id": job.id})
+        return Decision(end=End(JobStatus.FAILED, error=INTERNAL))
+
+
+def _units(session: Session, job: Job, evaluations: Sequence[Evaluation]) -> list[Unit]:
+    """The units of the job's stage; of a search, those of its last generation."""
+    stage = job.stage or Stage.INSPECT
+    generation = None
+    if stage == Stage.SEARCH:
+        generation = max((row.generation for row in evaluations), default=0)
+    return UnitRepository(session).for_job(job.id, UNITS_OF[stage], generation)
+
+
+def _latency_map(session: Session, job: Job) -> LatencyMapRecord | None:
+    """The map the job uses, or could: the one under the key of its inspection."""
+    key = job.latency_map_key or (job.inspection or {}).get("latency_map_key")
+    return None if key is None else LatencyMapRepository(session).get(key)
+
+
+def _apply(session: Session, job: Job, decision: Decision) -> None:
+    jobs = JobRepository(session)
+    if decision.inspection is not None:
+        inspection = decision.inspection
+        assert decision.device is not None
+        jobs.start(job.id)  # its worker may have died between claim and start
+        jobs.set_inspection(
+            job.id,
+            dict(inspection),
+            decision.device,
+            inspection["checkpoint_sha256"],
+            inspection["dataset_sha256"],
+        )
+    if decision.stage is not None:
+        jobs.set_stage(job.id, decision.stage)
+    if decision.progress is not None:
+        jobs.set_progress(job.id, dict(decision.progress), decision.estimated_finish_at)
+    if decision.verdicts:
+        jobs.add_verdicts(job.id, decision.verdicts)
+    _keep_map_and_receipts(session, job, decision)
+    _add_rows(session, job, decision)
+    if decision.end is not None:
+        _end(session, job, decision.end)
+
+
+def _keep_map_and_receipts(session: Session, job: Job, decision: Decision) -> None:
+    if decision.latency_map is not None:
+        assert decision.latency_map_key is not None
+        assert job.device is not None
+        maps = LatencyMapRepository(session)
+        maps.add(decision.latency_map_key, job.device, dict(decision.latency_map))
+    if decision.latency_map_key is not None:
+        JobRepository(session).set_latency_map(job.id, decision.latency_map_key)
+    for receipt_id, document in (decision.receipts or {}).items():
+        kind = job.stage or Stage.CALIBRATE
+        ReceiptRepository(session).add(job.id, receipt_id, kind, dict(document))
+
+
+def _add_rows(session: Session, job: Job, decision: Decision) -> None:
+    evaluations = EvaluationRepository(session)
+    for score in decision.scores:
+        evaluations.finish(score.evaluation_id, score.metric)
+    if decision.generation is not None:
+        evaluations.add(job.id, decision.generation.number, decision.generation.proposals)
+    units = UnitRepository(session)
+    for unit in decision.units:
+        units.add(
+            job.id, unit.kind, dict(unit.payload), unit.generation, unit.shard, device=job.device
+        )
+
+
+def _end(session: Session, job: Job, end: End) -> None:
+    jobs = JobRepository(session)
+    if end.front is not None:
+        jobs.set_front(job.id, [dict(point) for point in end.front], dict(end.artefacts or {}))
+    match end.status:
+        case JobStatus.SUCCEEDED:
+            assert end.document is not None
+            jobs.succeed(job.id, dict(end.document))
+        case JobStatus.FAILED:
+            error = end.error or INTERNAL
+            jobs.fail(job.id, error["code"], error["message"], error.get("pointer"))
+        case JobStatus.CANCELLED:
+            jobs.cancelled(job.id)
+    UnitRepository(session).cancel_pending(job.id)
+    logger.info("%s %s %s", job.id, end.status, end.error["code"] if end.error else "")
