@@ -6,7 +6,7 @@
 # make install   only install, into .venv
 #
 # Each target installs first where that is needed. PYTHON=... picks another interpreter. Where no
-# CUDA build of torch is wanted: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+# CUDA build of torch is wanted, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -18,8 +18,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: demo test bench supernet lint install
-.DEFAULT_GOAL := demo
+.PHONY: help demo test bench supernet lint install
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: $(STAMP)
 	@$(BIN)/sparsevit demo

@@ -22,7 +22,7 @@ GROUP = "sparsevit.commands"
 HELP = "Latency-aware search for sparse Swin Transformers: as a library and as a service."
 SERVICE_HINT = (
     "The commands of the service (up, search, watch, worker, ...) need its packages: "
-    "pip install 'sparsevit[service]'"
+    r"pip install 'sparsevit\[service]'"  # escaped: help texts are rich markup
 )
 
 

@@ -1,0 +1,27 @@
+"""The service's commands of the console command `sparsevit`.
+
+common      which service and key a command talks to, how errors are told
+search      search, watch
+jobs        jobs, job, cancel, config, pareto
+keys        keys create, list, revoke
+up          up: everything on one machine
+demo        demo: a search from nothing to files, and what it posts
+progress    the progress bar of a job
+summary     the table dense against best
+"""
+
+from __future__ import annotations
+
+import typer
+
+from service.commands import demo, jobs, keys, search, up
+from service.commands.common import told
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application; called by the entry point group `sparsevit.commands`."""
+    for module in (up, search, jobs, demo):
+        for command, epilog in module.COMMANDS:
+            name = command.__name__.rstrip("_")
+            app.command(name, epilog=f"Example: {epilog}")(told(command))
+    keys.register(app)

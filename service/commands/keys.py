@@ -1,0 +1,106 @@
+"""sparsevit keys create, list, revoke: run on the service's machine, beside its database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from service.commands.common import CommandError, JsonOption, hint, output, print_json, told
+from service.embedded.home import Addresses, default_home
+
+if TYPE_CHECKING:
+    from service.db.keys import KeyRepository
+
+
+def create(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What the key is for; shown by `keys list`.")
+    ],
+    owner: Annotated[
+        str, typer.Option("--owner", help="Whose jobs it sees: keys of one owner share them.")
+    ] = "local",
+) -> None:
+    """Make a key and print it; it is not stored and cannot be shown again."""
+    with _repository() as keys:
+        key = keys.create(owner, name)
+    typer.echo(key)
+    hint("keep it: it cannot be shown again; use it as SPARSEVIT_KEY")
+
+
+def list_(as_json: JsonOption = False) -> None:
+    """List keys, without the keys themselves."""
+    with _repository() as keys:
+        found = keys.all()
+    rows = [
+        {
+            "id": key.id,
+            "owner": key.owner,
+            "name": key.name,
+            "created_at": key.created_at.isoformat(timespec="seconds"),
+            "revoked_at": key.revoked_at and key.revoked_at.isoformat(timespec="seconds"),
+        }
+        for key in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("id", "owner", "name", "created", "revoked", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(value or "" for value in row.values()))
+    output().print(table)
+
+
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="From `keys list`.")]) -> None:
+    """End a key at once."""
+    with _repository() as keys:
+        revoked = keys.revoke(key_id)
+    if not revoked:
+        raise CommandError(f"no key {key_id} is in force: see `sparsevit keys list`")
+    hint(f"revoked {key_id}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `keys` and its three commands."""
+    group = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+    commands = [
+        (create, "sparsevit keys create notebook"),
+        (list_, "sparsevit keys list"),
+        (revoke, "sparsevit keys revoke key_0123456789abcdef"),
+    ]
+    for command, epilog in commands:
+        group.command(command.__name__.rstrip("_"), epilog=f"Example: {epilog}")(told(command))
+    app.add_typer(group, name="keys")
+
+
+@contextmanager
+def _repository() -> Iterator[KeyRepository]:
+    from sqlalchemy.exc import OperationalError
+
+    from service.db.keys import KeyRepository
+    from service.db.session import make_engine, session_scope
+
+    engine = make_engine(_database_url(), pool_size=1)
+    try:
+        with session_scope(engine) as session:
+            yield KeyRepository(session)
+    except OperationalError as error:
+        raise CommandError(f"the database does not answer: {error.orig}".strip()) from None
+    finally:
+        engine.dispose()
+
+
+def _database_url() -> str:
+    given = os.environ.get("DATABASE_URL")
+    local = Addresses.read(default_home())
+    if given:
+        return given
+    if local is None:
+        raise CommandError(
+            "no database is known: run this where `sparsevit up` runs, or set DATABASE_URL"
+        )
+    return local.database_url
