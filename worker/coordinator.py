@@ -262,7 +262,7 @@ def _measure_payload(rows: _Rows) -> dict[str, Any]:
     return {
         "finalists": choices.finalists(scored, budget_ms),
         "uniform": choices.best_uniform(rows.space, rows.map, budget_ms, rows.scope),
-        "budget_ms": budget_ms,
+        "budget": rows.budget,
         "scope": rows.scope,
         "search": {
             "job_id": rows.job.id,

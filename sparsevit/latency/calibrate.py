@@ -2,21 +2,25 @@
 
 Each block pair is timed alone at every distinct kept count, on features of real images; the rest
 (embedding, merging, norms, head) is the forward with no block run. All timings are interleaved with
-the dense model, so that a device that slows down meanwhile shifts them alike.
+the dense model, so that a device that slows down meanwhile shifts them alike. A few whole-model runs
+then correct the sum (correction.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sparsevit.latency.correction import corrected
 from sparsevit.latency.meter import Measurement, measure_many
 from sparsevit.search.latency_map import LatencyMap, map_key
-from sparsevit.sparsity.config import SparsityConfig, kept_windows
+from sparsevit.search.space import SearchSpace
+from sparsevit.sparsity.config import Genes, SparsityConfig, kept_windows
 from sparsevit.sparsity.score import WindowScore, get_score
 from sparsevit.tasks.base import TaskModel
 
@@ -50,8 +54,11 @@ def calibrate(
     """The latency map of `model` on `images_BCHW` [batch, 3, H, W], and the dense measurement.
 
     facts: everything the map depends on (sparsevit.search.latency_map.map_facts); they give its key.
-    The receipt is empty: the caller knows the device and adds it.
+    max_seconds: for the parts; the whole-model runs take at most half as long again.
+    progress(done, total) in percent. The map's receipt holds the report of its correction: the
+    caller knows the device and adds the rest.
     """
+    tell = progress or (lambda done, total: None)
     pairs = model.backbone.config.pairs
     model.set_sparsity(SparsityConfig.dense(pairs, score))
     parts = _parts(model, images_BCHW, get_score(score), levels)
@@ -61,12 +68,12 @@ def calibrate(
         device=images_BCHW.device,
         threads=threads,
         max_seconds=max_seconds,
-        progress=progress,
+        progress=lambda done, total: tell(70 * done // total, 100),
     )
     dense = timings[0]
     ms = {id(part): timing.corrected_ms for part, timing in zip(parts, timings, strict=True)}
     found = {part.kind: ms[id(part)] for part in parts if part.kind.startswith("fixed")}
-    latency_map = LatencyMap(
+    raw = LatencyMap(
         key=map_key(facts),
         levels=tuple(levels),
         fixed_ms=found["fixed_model"],
@@ -76,7 +83,55 @@ def calibrate(
         receipt={},
         facts=facts,
     )
-    return latency_map, dense
+    configs = _spread(model, images_BCHW, levels)
+    whole = _time_whole(
+        model,
+        images_BCHW,
+        score,
+        configs,
+        threads,
+        max_seconds / 2,
+        lambda done, total: tell(70 + 30 * done // total, 100),
+    )
+    in_ms = [timing.ratio * raw.dense_ms for timing in whole]
+    latency_map, report = corrected(raw, configs, in_ms[: len(configs)], in_ms[len(configs) :])
+    model.set_sparsity(SparsityConfig.dense(pairs, score))
+    return replace(latency_map, receipt={"correction": report}), dense
+
+
+def _spread(model: TaskModel, images_BCHW: Tensor, levels: Sequence[int]) -> list[Genes]:
+    """Configs spread over the space: the uniform ones and as many random ones."""
+    config = model.backbone.config
+    windows = config.stage_windows(*images_BCHW.shape[-2:])
+    space = SearchSpace(config.pairs, windows, tuple(levels))
+    uniform, random = space.uniform(), space.sample(np.random.default_rng(0), len(levels))
+    return [tuple(int(level) for level in row) for row in np.concatenate([uniform[1::2], random])]
+
+
+def _time_whole(
+    model: TaskModel,
+    images: Tensor,
+    score: str,
+    configs: Sequence[Genes],
+    threads: int | None,
+    max_seconds: float,
+    progress: Progress,
+) -> list[Measurement]:
+    """Whole runs of every config, first as a model, then as a backbone, interleaved with dense."""
+    pairs = model.backbone.config.pairs
+
+    def run(forward: Callable[[Tensor], Any], genes: Genes) -> Any:
+        model.set_sparsity(SparsityConfig.from_genes(genes, pairs, score))
+        return forward(images)
+
+    return measure_many(
+        [lambda f=f, g=g: run(f, g) for f in (model, model.backbone) for g in configs],
+        lambda: run(model, (0,) * sum(pairs)),
+        device=images.device,
+        threads=threads,
+        max_seconds=max_seconds,
+        progress=progress,
+    )
 
 
 def _parts(

@@ -5,7 +5,9 @@ Shared by the in-process search and the service's coordinator, so that both take
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from sparsevit.errors import BudgetUnreachable, ConfigError
@@ -19,10 +21,11 @@ BEST = 3
 """Finalists that are simply the best by metric."""
 
 PREDICTION_SLACK = 1.03
-"""Predictions are off by a percent or two: a config this little over the budget may be within it."""
+"""Predictions are off by a percent or two: a uniform config this little over the budget may be
+within it, and the baseline must not be weakened by a prediction."""
 
-SAFE_SHARE = 0.95
-"""One finalist is predicted this far below the budget, in case all the others turn out slower."""
+SAFE_SHARES = (0.96, 0.9)
+"""One finalist each is predicted this far below the budget, in case the others turn out slower."""
 
 UNIFORM = 2
 """Uniform configs measured beside the finalists: the best predicted feasible, and one in reserve."""
@@ -88,13 +91,16 @@ def map_verdicts(latency_map: LatencyMap) -> tuple[str, ...]:
 
 
 def finalists(history: Sequence[Evaluation], budget_ms: float) -> list[Genes]:
-    """Who is measured: the best by metric, and the best of those that are safely fast enough."""
-    ranked = sorted(history, key=lambda one: (-one.metric, one.latency_ms))
-    near = [one.genes for one in ranked if one.latency_ms <= budget_ms * PREDICTION_SLACK]
-    chosen = near[:BEST]
-    safe = next((one.genes for one in ranked if one.latency_ms <= budget_ms * SAFE_SHARE), None)
-    if safe is not None and safe not in chosen:
-        chosen.append(safe)
+    """Who is measured: the best by metric, and the best of those that are safely fast enough.
+
+    Evaluations that failed (a NaN metric) are passed over.
+    """
+    scored = (one for one in history if not math.isnan(one.metric))
+    ranked = sorted(scored, key=lambda one: (-one.metric, one.latency_ms))
+    chosen: list[Genes] = []
+    for limit, count in ((1.0, BEST), *((share, 1) for share in SAFE_SHARES)):
+        within = (one.genes for one in ranked if one.latency_ms <= budget_ms * limit)
+        chosen += islice((genes for genes in within if genes not in chosen), count)
     return chosen
 
 

@@ -17,6 +17,7 @@ from sparsevit.search import choices
 from sparsevit.search.evolution import STRATEGIES, Evaluation, EvolutionSettings
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.steps import MEASURE_SECONDS, Session
+from sparsevit.sparsity.config import Genes
 from sparsevit.tasks.base import TaskModel
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -113,11 +114,12 @@ def run_search(
     return _conclude(
         session,
         latency_map,
-        budget_ms,
+        budget,
         latency_scope,
         history,
         (strategy, settings.seed),
         tell,
+        choices.finalists(history, budget_ms),
         choices.best_uniform(space, latency_map, budget_ms, latency_scope),
         calibration,
     )
@@ -126,12 +128,13 @@ def run_search(
 def _conclude(
     session: Session,
     latency_map: LatencyMap,
-    budget_ms: float,
+    budget: float | str,
     scope: Scope,
     history: list[Evaluation],
     origin: tuple[str, int],
     tell: Progress,
-    uniform: list[tuple[int, ...]],
+    finalists: list[Genes],
+    uniform: list[Genes],
     calibration: Mapping[str, Any],
 ) -> SearchResult:
     pictures: dict[str, bytes] = {}
@@ -149,12 +152,11 @@ def _conclude(
             for e in history
         ],
     }
-    finalists = choices.finalists(history, budget_ms)
     found = session.measure(
         finalists,
         uniform,
         latency_map,
-        budget_ms,
+        budget,
         scope,
         facts,
         keep,

@@ -23,7 +23,7 @@ from sparsevit.errors import CheckpointMismatch, ConfigError, DeviceError
 from sparsevit.evaluate import evaluate
 from sparsevit.latency.calibrate import calibrate
 from sparsevit.latency.receipt import device_facts, receipt
-from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
+from sparsevit.search.latency_map import LatencyMap, Scope, map_facts, map_key
 from sparsevit.search.verify import Verification
 from sparsevit.sparsity.config import DEFAULT_SCORE, MAX_LEVEL, Genes, SparsityConfig
 from sparsevit.sparsity.score import get_score
@@ -161,6 +161,7 @@ class Session:
             progress=progress,
         )
         proof = receipt(self.device, self.input, dense, self.model.executed_windows)
+        proof |= latency_map.receipt
         return {"map": latency_map.to_dict() | {"receipt": proof}, "receipt": proof}
 
     def evaluate(
@@ -184,14 +185,14 @@ class Session:
         finalists: Sequence[Genes],
         uniform: Sequence[Genes],
         latency_map: LatencyMap,
-        budget_ms: float,
-        scope: str,
+        budget: float | str,
+        scope: Scope,
         search_facts: Mapping[str, Any],
         artefacts: Callable[[str, bytes], str],
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Times and re-scores the finalists and names the winner; see sparsevit.search.verify."""
-        verification = Verification(self, latency_map, budget_ms, scope, search_facts)
+        verification = Verification(self, latency_map, budget, scope, search_facts)
         return verification.run(finalists, uniform, artefacts, progress)
 
 

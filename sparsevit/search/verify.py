@@ -20,7 +20,8 @@ from sparsevit.errors import NoFeasibleConfig
 from sparsevit.evaluate import evaluate
 from sparsevit.latency.meter import Measurement, measure_many
 from sparsevit.latency.receipt import receipt
-from sparsevit.search.latency_map import LatencyMap
+from sparsevit.search.choices import parse_budget
+from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.result import Scores, best_config, front_points
 from sparsevit.sparsity.config import Genes
 
@@ -49,19 +50,26 @@ class Contender:
 
 
 class Verification:
-    """One measure unit: session, map, budget and scope of a job, and what its search found."""
+    """One measure unit: session, map, budget and scope of a job, and what its search found.
+
+    budget: ms, or a share of dense such as "60%". A share is taken of the dense latency measured
+    beside the finalists: a device that runs faster or slower than when it was calibrated does so
+    for both.
+    """
 
     def __init__(
         self,
         session: Session,
         latency_map: LatencyMap,
-        budget_ms: float,
-        scope: str,
+        budget: float | str,
+        scope: Scope,
         search_facts: Mapping[str, Any],
     ) -> None:
         self.session, self.latency_map = session, latency_map
-        self.budget_ms, self.scope, self.search_facts = budget_ms, scope, search_facts
+        self.scope, self.search_facts = scope, search_facts
         self.dense_genes = (0,) * sum(session.pairs)
+        self.budget = budget
+        self.budget_ms: float  # known once dense is timed
 
     def run(
         self,
@@ -82,6 +90,7 @@ class Verification:
             Contender(one, scores[one], {scope: latency[scope][i] for scope in SCOPES})
             for i, one in enumerate(genes)
         ]
+        self.budget_ms = parse_budget(self.budget, latency[self.scope][0].reference_p50)
         winner = self.choose(contenders)
         baseline = self.choose([c for c in contenders if c.genes in set(map(tuple, uniform))])
         chosen = winner or min(contenders, key=lambda c: c.violation(self.budget_ms, self.scope))

@@ -38,7 +38,9 @@ def contender(
 @pytest.fixture
 def verification() -> Verification:
     session = SimpleNamespace(pairs=(1,))
-    return Verification(session, None, 10.0, "model", {})
+    verification = Verification(session, None, 10.0, "model", {})
+    verification.budget_ms = 10.0
+    return verification
 
 
 def test_the_upper_bound_decides_not_the_median(verification: Verification) -> None:
@@ -77,3 +79,43 @@ def test_nobody_within_the_budget_is_an_error_with_the_nearest_budget(
 
 def test_sparsity_that_saves_nothing_is_said(verification: Verification) -> None:
     assert verification.verdicts(contender(1, 0.9, 19.7, 19.9)) == ["SPARSITY_DOES_NOT_PAY_HERE"]
+
+
+class Timed(Verification):
+    """The decision alone: what would be scored and timed is given."""
+
+    def __init__(self, contenders: list[Contender], budget: float | str) -> None:
+        super().__init__(
+            SimpleNamespace(pairs=(1,), splits=SimpleNamespace(search=None)),
+            None,
+            budget,
+            "model",
+            {},
+        )
+        self.given = contenders
+
+    def score(self, dataset, candidates):
+        return {(0,): self.given[0].scores} | {c.genes: c.scores for c in self.given}
+
+    def time(self, genes, progress):
+        return {scope: [c.latency[scope] for c in self.given] for scope in ("model", "backbone")}
+
+    def conclude(self, winner, baseline, dense, contenders, artefacts):
+        return {"document": winner.genes, "error": None}
+
+
+@pytest.mark.parametrize(
+    ("budget", "winner"), [("50%", (1,)), ("47%", (2,)), (10.0, (1,)), (9.4, (2,))]
+)
+def test_a_share_is_taken_of_the_dense_latency_measured_beside(budget, winner) -> None:
+    """Dense took 20 ms beside the finalists, whatever the calibration said."""
+    contenders = [contender(1, 0.9, 9.8, 9.9), contender(2, 0.8, 9.2, 9.3)]
+    job = Timed(contenders, budget)
+    assert job.run([(1,), (2,)], [], lambda name, content: "")["document"] == winner
+
+
+def test_a_search_without_a_winner_reports_the_error_and_no_document() -> None:
+    job = Timed([contender(1, 0.9, 9.8, 9.9)], "10%")
+    found = job.run([(1,)], [], lambda name, content: "")
+    assert found["document"] is None
+    assert found["error"]["code"] == "NO_FEASIBLE_CONFIG"

@@ -190,10 +190,10 @@ class TestVerify:
         payload = world.pending[0].payload
         ranked = sorted(world.evaluations, key=lambda row: (-row.metric, row.latency_ms))
         budget = 0.6 * 43.0
-        assert payload["budget_ms"] == pytest.approx(budget)
+        assert payload["budget"] == "60%"  # of the dense latency measured then
         assert payload["finalists"][:3] == [tuple(row.genes) for row in ranked[:3]]
         assert any(latency_map().predict(genes) <= 0.95 * budget for genes in payload["finalists"])
-        assert len(set(payload["finalists"])) == len(payload["finalists"]) <= 4
+        assert len(set(payload["finalists"])) == len(payload["finalists"]) <= 5
 
     def test_the_baselines_are_the_densest_uniform_configs_within_the_budget(self) -> None:
         # Uniform level k is predicted at 3 + 4 * (10 - k) ms; the budget is 25.8 ms.

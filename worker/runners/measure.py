@@ -26,7 +26,7 @@ def run(
         finalists=[tuple(genes) for genes in payload["finalists"]],
         uniform=[tuple(genes) for genes in payload["uniform"]],
         latency_map=LatencyMap.from_dict(payload["latency_map"]),
-        budget_ms=payload["budget_ms"],
+        budget=payload["budget"],
         scope=payload["scope"],
         search_facts=payload["search"],
         artefacts=lambda name, content: store.put(content),
