@@ -40,11 +40,13 @@ class TaskModel(nn.Module, ABC):
     def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
         """Applies ratios and score: the backbone skips windows from here on.
 
-        A deployed config states which weights it was measured with; other weights raise
+        A deployed config brings its preprocessing along (`preprocess`, with the resize it was
+        measured at) and states which weights it was measured with; other weights raise
         ConfigError, since neither its metric nor its window ranking would hold.
         """
         if isinstance(config, DeployConfig):
             config.check_weights(self.weights_sha256)
+            self.preprocess = self.preprocess.updated(config.document.get("preprocess"))
             config = config.sparsity
         self.backbone.set_sparsity(config)
 

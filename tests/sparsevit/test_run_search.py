@@ -73,6 +73,7 @@ def test_the_saved_config_runs_with_exactly_the_windows_it_states(
             block.attn.register_forward_pre_hook(lambda _, a: counted.append(a[0].shape[0] // 49))
     with torch.no_grad():
         model(torch.randn(1, 3, 224, 224))
+    assert model.preprocess.resize == (224, 224)
     stated = json.loads(path.read_text())["kept_windows"]
     assert counted == [count for stage in stated for count in stage]
 
