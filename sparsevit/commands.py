@@ -29,6 +29,8 @@ Steps = Annotated[int, typer.Option(min=1, help="Training steps.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images per step.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed and threads give the same weights.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda:0.")]
+Height = Annotated[int | None, typer.Option(min=32, help="Resize to it; default: as they are.")]
+Width = Annotated[int | None, typer.Option(min=32, help="Resize to it; default: as they are.")]
 TrainSplit = Annotated[str, typer.Option(help="Split of the data set to train on.")]
 
 
@@ -54,6 +56,8 @@ def adapt(
     learning_rate: Annotated[float, typer.Option(help="Peak rate; the paper's is 1e-5.")] = 1e-5,
     score: Annotated[str | None, typer.Option(help="Window score; default: the library's.")] = None,
     train_split: TrainSplit = "train",
+    height: Height = None,
+    width: Width = None,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
@@ -65,7 +69,7 @@ def adapt(
     from sparsevit.training.loop import Schedule
 
     name = get_score(score or DEFAULT_SCORE).name
-    model, data = _open(checkpoint, dataset, train_split, device)
+    model, data = _open(checkpoint, dataset, train_split, (height, width), device)
     schedule = Schedule(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
     with training_bar(f"adapting ({name})") as progress:
         train(model, data, schedule, name, progress)
@@ -81,6 +85,8 @@ def finetune(
     batch: Batch = 4,
     learning_rate: Annotated[float, typer.Option(help="Peak rate.")] = 1e-5,
     train_split: TrainSplit = "train",
+    height: Height = None,
+    width: Width = None,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
@@ -91,7 +97,7 @@ def finetune(
     from sparsevit.training.loop import Schedule
 
     chosen = load_config(config)
-    model, data = _open(checkpoint, dataset, train_split, device)
+    model, data = _open(checkpoint, dataset, train_split, (height, width), device)
     chosen.check_weights(model.weights_sha256)
     schedule = Schedule(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
     with training_bar("fine-tuning") as progress:
@@ -155,13 +161,23 @@ def _print_bench(result: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def _open(checkpoint: str, dataset: str, train_split: str, device: str) -> tuple[Any, Any]:
+def _open(
+    checkpoint: str,
+    dataset: str,
+    train_split: str,
+    size: tuple[int | None, int | None],
+    device: str,
+) -> tuple[Any, Any]:
+    from sparsevit.data.base import Resized
     from sparsevit.data.sources import open_training
     from sparsevit.tasks.files import load_model
 
+    height, width = size
+    if (height is None) != (width is None):
+        raise typer.BadParameter("give --height and --width together, or neither")
     model = load_model(checkpoint, device)
-    spec = {"path": dataset, "train_split": train_split}
-    return model, open_training(spec, len(model.class_names))
+    data = open_training({"path": dataset, "train_split": train_split}, len(model.class_names))
+    return model, data if height is None else Resized(data, (height, width))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsevit.errors import ConfigError
+from sparsevit.errors import ConfigError, DatasetError
 
 
 class Dataset(Protocol):
@@ -50,13 +50,43 @@ class Splits:
 
 
 def hold_out(dataset: Dataset, name: str, share: float) -> Splits:
-    """Keeps every k-th image from the search, so that both parts span the whole set."""
-    step = max(2, round(1 / share))
-    report = [i for i in range(len(dataset)) if i % step == step - 1]
-    search = [i for i in range(len(dataset)) if i % step != step - 1]
+    """Keeps a share of the images from the search, evenly spread, so that both parts span the set.
+
+    Each part gets at least one image. Raises DatasetError where there are not two.
+    """
+    images = len(dataset)
+    if images < 2:
+        raise DatasetError("a search needs at least two images: one is held out for the report.")
+    count = min(images - 1, max(1, round(images * share)))
+    report = [int((i + 0.5) * images / count) for i in range(count)]
+    search = sorted(set(range(images)) - set(report))
     return Splits(
         Subset(dataset, search), Subset(dataset, report), f"{name}:search", f"{name}:holdout"
     )
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A data set whose images (bilinear) and labels (nearest) are brought to one size.
+
+    size: (height, width) in pixels; labels keep their share of it.
+    """
+
+    dataset: Dataset
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        from PIL import Image
+
+        image, labels = self.dataset.sample(index)
+        stride = max(1, round(image.shape[0] / labels.shape[0]))
+        height, width = self.size
+        small = Image.fromarray(labels).resize((width // stride, height // stride), Image.NEAREST)
+        large = Image.fromarray(image).resize((width, height), Image.BILINEAR)
+        return np.asarray(large).copy(), np.asarray(small).copy()
 
 
 @dataclass(frozen=True)

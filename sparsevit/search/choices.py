@@ -27,6 +27,9 @@ within it, and the baseline must not be weakened by a prediction."""
 SAFE_SHARES = (0.96, 0.9)
 """One finalist each is predicted this far below the budget, in case the others turn out slower."""
 
+WORTHWHILE = 0.02
+"""Less than this share of the dense latency is within the noise: sparsity does not pay then."""
+
 UNIFORM = 2
 """Uniform configs measured beside the finalists: the best predicted feasible, and one in reserve."""
 
@@ -86,8 +89,12 @@ def reachable_budget(
 
 def map_verdicts(latency_map: LatencyMap) -> tuple[str, ...]:
     """What the latency map alone says about the search."""
-    head_ms = latency_map.fixed_ms - latency_map.backbone_fixed_ms
-    return ("HEAD_DOMINATES",) if head_ms > latency_map.dense_ms / 2 else ()
+    found = []
+    if latency_map.fixed_ms - latency_map.backbone_fixed_ms > latency_map.dense_ms / 2:
+        found.append("HEAD_DOMINATES")
+    if latency_map.range()[0] > (1 - WORTHWHILE) * latency_map.dense_ms:
+        found.append("SPARSITY_DOES_NOT_PAY_HERE")
+    return tuple(found)
 
 
 def finalists(history: Sequence[Evaluation], budget_ms: float) -> list[Genes]:

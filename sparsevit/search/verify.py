@@ -174,16 +174,9 @@ class Verification:
             "front": front,
             "receipts": {proof["id"]: proof},
             "artefacts": self.pictures(document, front, winner, artefacts),
-            "verdicts": self.verdicts(winner),
+            "verdicts": ["LATENCY_DISTURBED"] if latency.disturbed else [],
             "error": None,
         }
-
-    def verdicts(self, winner: Contender) -> list[str]:
-        latency = winner.latency[self.scope]
-        found = ["LATENCY_DISTURBED"] if latency.disturbed else []
-        if latency.interval[1] >= latency.reference_interval[0]:
-            found.append("SPARSITY_DOES_NOT_PAY_HERE")
-        return found
 
     @torch.inference_mode()
     def executed(self, genes: Genes) -> tuple[tuple[int, ...], ...]:

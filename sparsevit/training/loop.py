@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsevit.data.base import Dataset, batches
+from sparsevit.errors import DatasetError
 from sparsevit.tasks.base import TaskModel
 
 Progress = Callable[[int, int, float], None]  # (steps done, steps in all, mean recent loss)
@@ -54,8 +55,8 @@ def train(
             before_step(step)
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
-        x = model.preprocess(images).to(device)
-        loss = model.loss(x, torch.from_numpy(np.stack(labels)).to(device))
+        x, y = _tensors(model, images, labels)
+        loss = model.loss(x.to(device), y.to(device))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         optimiser.step()
@@ -64,6 +65,17 @@ def train(
         if progress is not None:
             progress(step + 1, schedule.steps, recent)
     model.eval()
+
+
+def _tensors(
+    model: TaskModel, images: list[np.ndarray], labels: list[np.ndarray]
+) -> tuple[Tensor, Tensor]:
+    if len({a.shape for a in images}) > 1 or len({a.shape for a in labels}) > 1:
+        raise DatasetError(
+            "the images differ in size, and a batch needs one: give a height and a width "
+            "(sparsevit.data.base.Resized; --height and --width on the command line)."
+        )
+    return model.preprocess(images), torch.from_numpy(np.stack(labels))
 
 
 def _stream(

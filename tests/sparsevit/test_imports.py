@@ -45,6 +45,22 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_model_latency_and_search_need_torch_and_numpy_alone() -> None:
+    """What must run on a bare GPU machine: everything but commands, plots, images and the digits."""
+    others = ("typer", "rich", "matplotlib", "PIL", "sklearn", "skimage", "scipy", "pynvml")
+    code = f"""
+import sys
+for name in {others!r}:
+    sys.modules[name] = None
+import torch
+import sparsevit, sparsevit.search.run, sparsevit.latency.bench, sparsevit.training.finetune
+model = sparsevit.SparseSwin(sparsevit.SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2)))
+model.set_sparsity(sparsevit.SparsityConfig(((0.5,), (0.8,))))
+model(torch.zeros(1, 3, 64, 64))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_library_needs_no_package_of_the_service() -> None:
     code = f"""
 import sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from sparsevit.errors import BudgetUnreachable, ConfigError
 from sparsevit.search import choices
 from sparsevit.search.evolution import Evaluation, EvolutionSettings
 from sparsevit.search.run import SearchResult, run_search
+from sparsevit.search.space import SearchSpace
 from sparsevit.search.steps import Session
 from sparsevit.sparsity.config import kept_windows
 from sparsevit.tasks.files import save_model
+from tests.sparsevit.maps import linear_map
 
 SETTINGS = EvolutionSettings(population=6, parents=3, generations=2, seed=1)
 DIGITS = {"path": "builtin:digits", "limit": 16}
@@ -144,6 +147,16 @@ def test_calls_that_cannot_be_say_why(arguments: dict, says: str) -> None:
 def test_budgets_that_are_no_share_are_refused(budget: str) -> None:
     with pytest.raises(ConfigError, match="budget"):
         choices.parse_budget(budget, 10.0)
+
+
+def test_the_map_says_where_sparsity_does_not_pay() -> None:
+    swin = SearchSpace((1, 1), (256, 64))
+    latency_map = linear_map(swin)
+    assert choices.map_verdicts(latency_map) == ()
+    useless = replace(latency_map, pair_ms=((8.0,) * 9, (7.0,) * 9))
+    assert choices.map_verdicts(useless) == ("SPARSITY_DOES_NOT_PAY_HERE",)
+    heavy = replace(latency_map, fixed_ms=20.0, dense_ms=33.0)
+    assert choices.map_verdicts(heavy) == ("HEAD_DOMINATES",)
 
 
 def test_finalists_are_the_best_and_one_that_is_safely_fast() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sparsevit.data.base import Resized
 from sparsevit.data.segmentation_folder import SegmentationFolder
 from sparsevit.data.sources import dataset_sha256, dataset_spec, open_splits
 from sparsevit.errors import DatasetError
@@ -44,6 +45,24 @@ def test_a_part_is_held_out_where_no_report_split_is_named(folder: Path) -> None
     assert set(splits.search.indices).isdisjoint(splits.report.indices)
     assert len(splits.search) + len(splits.report) == 10
     assert len(splits.report) == 2
+
+
+@pytest.mark.parametrize(("limit", "report"), [(2, 1), (3, 1), (5, 1), (10, 2)])
+def test_each_part_of_a_hold_out_gets_an_image(folder: Path, limit: int, report: int) -> None:
+    splits = open_splits({"path": str(folder), "limit": limit}, 4)
+    assert (len(splits.search), len(splits.report)) == (limit - report, report)
+
+
+def test_one_image_cannot_be_held_out(folder: Path) -> None:
+    with pytest.raises(DatasetError, match="at least two images"):
+        open_splits({"path": str(folder), "limit": 1}, 4)
+
+
+def test_resizing_takes_labels_along(folder: Path) -> None:
+    image, labels = Resized(SegmentationFolder(folder, "val", 4), (40, 64)).sample(0)
+    assert image.shape == (40, 64, 3)
+    assert labels.shape == (40, 64)
+    assert labels.max() <= 3
 
 
 def test_a_named_report_split_is_used_whole(folder: Path) -> None:

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
+from sparsevit.data.base import Resized
 from sparsevit.data.digits import DigitCanvases
-from sparsevit.errors import ConfigError
+from sparsevit.errors import ConfigError, DatasetError
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.sparsity.recall import foreground_recall
 from sparsevit.training.adapt import adapt
@@ -88,3 +89,17 @@ def test_executed_windows_need_a_forward(tiny_model) -> None:
         _ = tiny_model.executed_windows
     with pytest.raises(ConfigError, match="images must be"):
         tiny_model(torch.zeros(3, 112, 112))
+
+
+class Uneven:
+    def __len__(self) -> int:
+        return 8
+
+    def sample(self, index: int):
+        return DigitCanvases("train", 8, 112 + 56 * (index % 2), packed=True).sample(index)
+
+
+def test_images_of_different_sizes_need_a_size(tiny_model) -> None:
+    with pytest.raises(DatasetError, match="give a height and a width"):
+        train(tiny_model, Uneven(), SCHEDULE)
+    train(tiny_model, Resized(Uneven(), (112, 112)), SCHEDULE)
