@@ -46,7 +46,7 @@ def demo(
                 Client(stack.addresses.url, stack.key) as client,
             ):
                 job = client.submit(REQUEST)
-                require_success(follow(client, job["id"], messages(), stack.check))
+                require_success(follow(client, job["id"], messages(), stack.mend))
                 document = save_results(client, job["id"], results)
         output().print(summary_table(document))
         typer.echo(f"best.json, pareto.csv, pareto.png and windows.png are in {results}/")

@@ -58,7 +58,7 @@ def up(
         with stoppable(), Stack(options, lambda text: hint(f"{text} ...")) as stack:
             _introduce(stack, options.home)
             while True:
-                stack.check()
+                stack.mend()
                 time.sleep(CHECK_SECONDS)
     except Stopped:
         hint("stopped")

@@ -71,6 +71,8 @@ class ChildProcess:
             raise EmbeddedError(f"{self.name} must be started from the main thread")
         self.end_leftover()
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # why the last run ended stays readable
+            self.log.replace(self.log.with_suffix(".previous.log"))
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
                 self._account.command(self._argv, self._death_signal),

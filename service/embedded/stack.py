@@ -32,6 +32,8 @@ OWNER = "local"
 API = ["uvicorn", "--factory", "service.main:create_app", "--no-access-log"]
 API += ["--host", "127.0.0.1", "--timeout-graceful-shutdown", "5"]
 API_SECONDS = 60.0
+RESTARTS = 8  # so often in so many seconds; a Postgres that was killed may need a few tries
+RESTART_WINDOW = 120.0
 WORKER_SECONDS = 180.0  # a first import of torch from a cold disk takes tens of seconds
 
 
@@ -58,6 +60,7 @@ class Stack:
         self._report = report
         self._started = ExitStack()
         self._children: list[ChildProcess] = []
+        self._ends: dict[str, list[float]] = {}
         self._addresses: Addresses | None = None
         self.key = ""
 
@@ -87,11 +90,24 @@ class Stack:
             self._children.clear()
             self._started.close()
 
-    def check(self) -> None:
-        """Raise, with the end of its log, where one of the processes has ended by itself."""
+    def mend(self) -> None:
+        """Start again whatever has ended by itself; call it often, from the main thread.
+
+        Nothing is lost meanwhile: what ran is in Postgres, which recovers what it was told.
+
+        Raises:
+            EmbeddedError: with the end of its log, where a process keeps ending.
+        """
         for child in self._children:
-            if not child.alive():
-                raise child.failure("has stopped")
+            if child.alive():
+                continue
+            now = time.monotonic()
+            ends = [end for end in self._ends.get(child.name, []) if now - end < RESTART_WINDOW]
+            if len(ends) >= RESTARTS:
+                raise child.failure("keeps stopping")
+            self._ends[child.name] = [*ends, now]
+            self._report(f"{child.name} has stopped; starting it again")
+            child.start()
 
     def __enter__(self) -> Stack:
         return self.start()

@@ -143,6 +143,39 @@ def test_a_killed_up_takes_its_processes_along_and_starts_again_with_its_data(ho
         assert running.end(signal.SIGTERM) == 0
 
 
+def test_whatever_is_killed_is_started_again(home: Path) -> None:
+    with up(home) as running:
+        for name in ("redis-server", "postgres", "uvicorn", "worker"):
+            wanted = children(running)[name]
+            wanted.kill()
+            deadline = time.monotonic() + START_SECONDS
+            while not serves_again(home, running, name, wanted.pid):
+                assert running.process.poll() is None, "sparsevit up has ended"
+                assert time.monotonic() < deadline, name
+                time.sleep(0.5)
+        running.family = psutil.Process(running.process.pid).children(recursive=True)
+        assert running.end(signal.SIGTERM) == 0
+
+
+def children(running: Up) -> dict[str, psutil.Process]:
+    """The four direct children, by what they run."""
+    names = ("redis-server", "postgres", "uvicorn", "worker")
+    found = {}
+    for process in psutil.Process(running.process.pid).children():
+        with suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            found |= {name: process for name in names if name in words}
+    return found
+
+
+def serves_again(home: Path, running: Up, name: str, killed: int) -> bool:
+    process = children(running).get(name)
+    if process is None or process.pid == killed:
+        return False
+    done = sparsevit(home, "jobs", "--json")
+    return done.returncode == 0
+
+
 def test_a_part_that_does_not_start_is_shown_with_its_log_and_nothing_is_left(home: Path) -> None:
     done = sparsevit(home, "up", "--port", "0", "--device", "cuda:99")
     assert done.returncode == 1
