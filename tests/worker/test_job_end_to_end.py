@@ -28,6 +28,8 @@ SMALL: dict[str, Any] = {
     "dataset": {"path": "builtin:digits", "limit": 48},
     "input": {"height": 224, "width": 224, "threads": 1},
     "search": {"population": 5, "parents": 2, "generations": 3},
+    # Any latency is within it: what is shown must not depend on how busy this machine is.
+    "latency_budget_ms": 60_000.0,
 }
 
 
@@ -100,16 +102,14 @@ def test_a_search_ends_although_its_worker_is_killed_in_the_middle(
     ended = database.wait_for_end(job, JOB_SECONDS)
     wait_until(lambda: not any(child.is_running() for child in children), 10)
     check_evaluations(database, job)
-    # A machine this busy may measure every finalist over the budget: that, too, is an answer.
-    assert ended.error is None or ended.error["code"] == "NO_FEASIBLE_CONFIG", ended.error
+    assert ended.status == JobStatus.SUCCEEDED, ended.error
     assert ended.front
     store = ArtefactStore(tmp_path / "artefacts")
     for name in ("pareto.png", "windows.png"):
         assert store.get(ended.artefacts[name]).startswith(b"\x89PNG")
-    if ended.status == JobStatus.SUCCEEDED:
-        assert ended.result["latency_ms"]["interval"][1] <= ended.result["latency_ms"]["budget"]
-        assert ended.result["search"]["job_id"] == job.id
-        assert ended.result["search"]["evaluations"] == 15
+    assert ended.result["latency_ms"]["interval"][1] <= ended.result["latency_ms"]["budget"]
+    assert ended.result["search"]["job_id"] == job.id
+    assert ended.result["search"]["evaluations"] == 15
     second.signal(signal.SIGTERM)
     assert second.process.wait(20) == 0
 
