@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.common import arguments, finish, table
+from bench.common import Check, arguments, finish, table
 from sparsevit.latency.meter import measure_many
 from sparsevit.search.choices import search_space
 from sparsevit.search.latency_map import LatencyMap
@@ -31,7 +31,7 @@ def main() -> None:
     latency_map = LatencyMap.from_dict(session.calibrate()["map"])
     seconds = time.perf_counter() - start
     space = search_space(session.inspect(), None)
-    configs = space.sample(np.random.default_rng(0), 4 if options.quick else 30)
+    configs = space.sample(np.random.default_rng(1), 4 if options.quick else 30)
     results: dict[str, Any] = {"calibration_seconds": seconds, "threads": options.threads}
     for scope in SCOPES:
         results[scope] = compare(session, latency_map, configs, scope)
@@ -43,7 +43,18 @@ def main() -> None:
         f"calibrated in {seconds:.0f} s; {len(configs)} random configs, {options.threads} threads"
     )
     print(table(["scope", "mean error", "worst error", "rank correlation", "noise floor"], rows))
-    finish("latency_map", results, [], options.check)
+    checks = [
+        Check(f"{scope}: rank correlation", results[scope]["rank"], 0.98) for scope in SCOPES
+    ] + [
+        Check(
+            f"{scope}: mean error",
+            results[scope]["mape"],
+            max(0.02, 2 * results[scope]["noise_floor"]),
+            at_most=True,
+        )
+        for scope in SCOPES
+    ]
+    finish("latency_map", results, checks, options.check)
 
 
 @torch.inference_mode()

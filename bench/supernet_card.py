@@ -22,7 +22,8 @@ pyramid head that finds strings of handwritten digits on {canvas} px canvases. M
 - **Model**: patch 4, {dim} channels, depths {depths}, heads {heads}, window 7, pyramid head with
   {head} channels; {parameters:,} parameters, stored as fp16.
 - **Steps** (AdamW, weight decay {decay}, clip {clip}, background weight 0.3, cosine, {threads}
-  threads): {steps}.
+  threads):
+{steps}
 - **Metric**: digit mIoU in percent, background left out, on {images} canvases of the report split.
 - **Latency**: one image, one thread, {device}; interleaved with the dense model.
 
@@ -40,10 +41,10 @@ def write_card(results: dict[str, Any]) -> None:
     schedules = {
         "packed 224 px canvases": recipe.PACKED,
         "whole canvases": recipe.WHOLE,
-        "adaptation on whole canvases": recipe.ADAPT,
+        "adaptation, whole canvases": recipe.ADAPT,
     }
-    steps = ", ".join(
-        f"{s.steps} steps of {s.batch} {name} at {s.learning_rate:g} (seed {s.seed})"
+    steps = "\n".join(
+        f"  - {name}: {s.steps} steps, batch {s.batch}, rate {s.learning_rate:g}, seed {s.seed}"
         for name, s in schedules.items()
     )
     from sparsevit.latency.receipt import cpu_model

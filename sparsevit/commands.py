@@ -112,26 +112,29 @@ def finetune(
 def bench(
     model: Checkpoint,
     config: Annotated[Path | None, typer.Option(help="Time this config; default: uniform.")] = None,
-    height: Annotated[int, typer.Option(min=1, help="Pixels.")] = 448,
-    width: Annotated[int, typer.Option(min=1, help="Pixels.")] = 448,
-    batch: Annotated[int, typer.Option(min=1, help="Images per forward.")] = 1,
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option()] = "fp32",
+    height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per forward.")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Number format.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Times a model on this device: dense beside a config, interleaved, with intervals."""
+    """Times a model on this device: dense beside a config, interleaved, with intervals.
+
+    Size, batch, precision and threads are the config's unless given; without a config 448 x 448,
+    batch 1, fp32 and torch's own threads.
+    """
     from sparsevit.latency.bench import bench_model
 
+    shape = {"height": height, "width": width, "batch": batch}
     with training_bar("timing", loss=False) as progress:
         result = bench_model(
             model,
             config,
-            height=height,
-            width=width,
-            batch=batch,
-            precision=precision,
-            threads=threads,
+            input=shape | {"precision": precision, "threads": threads},
             device=device,
             progress=lambda done, total: progress(done, total, 0.0),
         )
@@ -148,7 +151,7 @@ def _print_bench(result: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "config" else "right")
     for row in result["rows"]:
         low, high = row["interval"]
-        kept = "  ".join(" ".join(map(str, stage)) for stage in row["kept_windows"])
+        kept = "  ".join(" ".join(map(str, stage)) for stage in row["executed_windows"])
         flag = " (disturbed)" if row["disturbed"] else ""
         table.add_row(
             row["name"] + flag,

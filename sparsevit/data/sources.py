@@ -50,6 +50,11 @@ def open_splits(dataset: str | Path | Mapping[str, Any], classes: int) -> Splits
     """The search and the report split; without a named report split a part is held out."""
     spec = dataset_spec(dataset)
     if spec["path"] == DIGITS:
+        if spec["search_split"] not in ("val", "search") or spec["report_split"] not in (
+            None,
+            "report",
+        ):
+            raise DatasetError(f"{DIGITS} has its own search and report splits: name none.")
         count = spec["limit"] or DIGITS_IMAGES
         search, report = DigitCanvases("search", count), DigitCanvases("report", count)
         return Splits(search, report, "search", "report")

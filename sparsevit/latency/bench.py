@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel
 from sparsevit.tasks.files import load_model
 
+DEFAULT_INPUT = {"height": 448, "width": 448, "batch": 1, "precision": "fp32", "threads": None}
 UNIFORM_RATIOS = (0.3, 0.5, 0.6, 0.7, 0.8)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,69 +39,78 @@ def bench_model(
     checkpoint: str | Path,
     config: str | Path | None = None,
     *,
-    height: int = 448,
-    width: int = 448,
-    batch: int = 1,
-    precision: str = "fp32",
-    threads: int | None = None,
+    input: Mapping[str, Any] | None = None,
     device: str = "cpu",
     max_seconds: float = 30.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Latency of the dense model beside one config, or beside the uniform ratios without one.
 
+    input: height, width, batch, precision, threads; what it leaves out (or None) is taken from the
+    config, else from DEFAULT_INPUT.
     Returns {"device", "input", "rows": [{"name", "ms", "interval", "ratio", "images_per_second",
-    "kept_windows", "disturbed"}]}; ms are medians of whole forward passes on random images.
+    "executed_windows", "disturbed"}]}; ms are medians of whole forward passes on random images.
     """
-    place = torch.device(device)
-    model = open_model(checkpoint).to(place, PRECISIONS[precision])
+    deployed = load_config(config) if config is not None else None
+    shape = _shape(input or {}, deployed)
+    dtype, place = PRECISIONS[shape["precision"]], torch.device(device)
+    model = open_model(checkpoint).to(place, dtype)
     backbone = model if isinstance(model, SparseSwin) else model.backbone
-    images = torch.randn(batch, 3, height, width, device=place, dtype=PRECISIONS[precision])
-    configs = _configs(model, backbone, config)
-    dense = _run(model, backbone, SparsityConfig.dense(backbone.config.pairs), images)
+    images = torch.randn(
+        shape["batch"], 3, shape["height"], shape["width"], device=place, dtype=dtype
+    )
+    configs = {"dense": SparsityConfig.dense(backbone.config.pairs)}
+    configs |= _configs(model, backbone, config, deployed)
+    runs = {name: _run(model, backbone, one, images) for name, one in configs.items()}
     with torch.inference_mode():
         found = measure_many(
-            [dense, *(_run(model, backbone, c, images) for c in configs.values())],
-            dense,
+            list(runs.values()),
+            runs["dense"],
             device=place,
-            threads=threads,
+            threads=shape["threads"],
             max_seconds=max_seconds,
             progress=progress,
         )
-    rows = []
-    for name, measured in zip(("dense", *configs), found, strict=True):
-        sparsity = configs.get(name, SparsityConfig.dense(backbone.config.pairs))
-        rows.append(
-            {
-                "name": name,
-                "ms": measured.p50,
-                "interval": list(measured.interval),
-                "ratio": measured.ratio,
-                "images_per_second": batch * 1000 / measured.p50,
-                "kept_windows": backbone.kept_windows(sparsity, height, width),
-                "disturbed": measured.disturbed,
-            }
-        )
-    shape = {"height": height, "width": width, "batch": batch, "precision": precision}
-    return {
-        "device": device_facts(place),
-        "input": shape | {"threads": found[0].threads},
-        "rows": rows,
-    }
+        rows = []
+        for (name, run), measured in zip(runs.items(), found, strict=True):
+            run()
+            rows.append(
+                {
+                    "name": name,
+                    "ms": measured.p50,
+                    "interval": list(measured.interval),
+                    "ratio": measured.ratio,
+                    "images_per_second": shape["batch"] * 1000 / measured.p50,
+                    "executed_windows": backbone.executed_windows,
+                    "disturbed": measured.disturbed,
+                }
+            )
+    shape["threads"] = found[0].threads
+    return {"device": device_facts(place), "input": shape, "rows": rows}
+
+
+def _shape(given: Mapping[str, Any], deployed: DeployConfig | None) -> dict[str, Any]:
+    stated = (deployed.document.get("input") or {}) if deployed else {}
+    shape = dict(DEFAULT_INPUT)
+    for source in (stated, given):
+        shape |= {k: v for k, v in source.items() if k in shape and v is not None}
+    return shape
 
 
 def _configs(
-    model: nn.Module, backbone: SparseSwin, path: str | Path | None
+    model: nn.Module,
+    backbone: SparseSwin,
+    path: str | Path | None,
+    deployed: DeployConfig | None,
 ) -> dict[str, SparsityConfig]:
-    pairs = backbone.config.pairs
-    if path is None:
+    if path is None or deployed is None:
+        pairs = backbone.config.pairs
         return {
             f"uniform {ratio}": SparsityConfig.uniform(pairs, ratio) for ratio in UNIFORM_RATIOS
         }
-    config: DeployConfig = load_config(path)
     if isinstance(model, TaskModel):
-        config.check_weights(model.weights_sha256)
-    return {Path(path).name: config.sparsity}
+        deployed.check_weights(model.weights_sha256)
+    return {Path(path).name: deployed.sparsity}
 
 
 def _run(

@@ -9,7 +9,7 @@ then correct the sum (correction.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Part:
-    """One timed piece. kind: fixed_model, fixed_backbone, enter, scored_enter or pair."""
+    """One timed piece. kind: dense, fixed_model, fixed_backbone, enter, scored_enter or pair."""
 
     kind: str
     run: Run
@@ -50,13 +50,13 @@ def calibrate(
     facts: dict[str, Any],
     max_seconds: float,
     progress: Progress | None = None,
-) -> tuple[LatencyMap, Measurement]:
-    """The latency map of `model` on `images_BCHW` [batch, 3, H, W], and the dense measurement.
+) -> tuple[LatencyMap, Measurement, dict[str, Any]]:
+    """The latency map of `model` on `images_BCHW` [batch, 3, H, W], the measurement of the dense
+    model, and the report of the map's correction.
 
     facts: everything the map depends on (sparsevit.search.latency_map.map_facts); they give its key.
     max_seconds: for the parts; the whole-model runs take at most half as long again.
-    progress(done, total) in percent. The map's receipt holds the report of its correction: the
-    caller knows the device and adds the rest.
+    progress(done, total) in percent. The map's receipt is left to the caller, who knows the device.
     """
     tell = progress or (lambda done, total: None)
     pairs = model.backbone.config.pairs
@@ -70,7 +70,7 @@ def calibrate(
         max_seconds=max_seconds,
         progress=lambda done, total: tell(70 * done // total, 100),
     )
-    dense = timings[0]
+    dense = timings[0]  # the first part
     ms = {id(part): timing.corrected_ms for part, timing in zip(parts, timings, strict=True)}
     found = {part.kind: ms[id(part)] for part in parts if part.kind.startswith("fixed")}
     raw = LatencyMap(
@@ -79,7 +79,7 @@ def calibrate(
         fixed_ms=found["fixed_model"],
         backbone_fixed_ms=found["fixed_backbone"],
         pair_ms=_pair_table(model, parts, ms, levels),
-        dense_ms=dense.reference_p50,
+        dense_ms=dense.p50,
         receipt={},
         facts=facts,
     )
@@ -93,10 +93,10 @@ def calibrate(
         max_seconds / 2,
         lambda done, total: tell(70 + 30 * done // total, 100),
     )
-    in_ms = [timing.ratio * raw.dense_ms for timing in whole]
+    in_ms = [timing.ratio * dense.reference_p50 for timing in whole]
     latency_map, report = corrected(raw, configs, in_ms[: len(configs)], in_ms[len(configs) :])
     model.set_sparsity(SparsityConfig.dense(pairs, score))
-    return replace(latency_map, receipt={"correction": report}), dense
+    return latency_map, dense, report
 
 
 def _spread(model: TaskModel, images_BCHW: Tensor, levels: Sequence[int]) -> list[Genes]:
@@ -139,6 +139,7 @@ def _parts(
 ) -> list[Part]:
     backbone = model.backbone
     parts = [
+        Part("dense", lambda: model(images)),
         Part("fixed_model", lambda: model.head(_without_blocks(model, images))),
         Part("fixed_backbone", lambda: _without_blocks(model, images)),
     ]

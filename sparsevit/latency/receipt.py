@@ -29,11 +29,13 @@ def receipt(
     input: Mapping[str, Any],
     measurement: Measurement,
     executed_windows: Sequence[Sequence[int]],
+    correction: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The receipt of `measurement`, taken just now on `device`: JSON.
 
     input: height, width, batch, precision, mode, threads. executed_windows: windows computed by
-    each block, stage by stage, counted while the model ran. `id` is taken from the content.
+    each block, stage by stage, counted while the model ran. correction: of a latency map, how it was
+    fitted. `id` is taken from the content.
     Raises DeviceError for a device that is not here.
     """
     facts = device_facts(device)
@@ -48,6 +50,8 @@ def receipt(
         "latency_ms": measurement.to_dict(),
         "executed_windows": [list(stage) for stage in executed_windows],
     }
+    if correction is not None:
+        document["correction"] = dict(correction)
     return {"id": f"receipt_{canonical_digest(document)[:20]}", **document}
 
 

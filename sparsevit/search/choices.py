@@ -27,6 +27,9 @@ within it, and the baseline must not be weakened by a prediction."""
 SAFE_SHARES = (0.96, 0.9)
 """One finalist each is predicted this far below the budget, in case the others turn out slower."""
 
+NEAREST_MARGIN = 0.05
+"""How far the nearest possible budget lies above the fastest prediction."""
+
 WORTHWHILE = 0.02
 """Less than this share of the dense latency is within the noise: sparsity does not pay then."""
 
@@ -77,11 +80,12 @@ def reachable_budget(
     fastest = FeasibleSet(space, latency_map, budget_ms, scope).min_ms
     if fastest <= budget_ms:
         return budget_ms
-    # Rounded up: a user who types the number back in must be served.
-    nearest = -(-fastest * 1000 // 1) / 1000
+    # A user who types the number back in must be served: room for the error of the prediction and
+    # for the interval, whose upper bound is what must be within the budget.
+    nearest = math.ceil(fastest * (1 + NEAREST_MARGIN) * 1000) / 1000
     raise BudgetUnreachable(
         f"No config is predicted to run within {budget_ms:.3f} ms on this device: the fastest takes "
-        f"{nearest:.3f} ms, the dense model {dense:.3f} ms. The nearest possible budget is "
+        f"{fastest:.3f} ms, the dense model {dense:.3f} ms. The nearest possible budget is "
         f"{nearest:.3f} ms ({100 * nearest / dense:.1f}% of dense).",
         nearest_ms=nearest,
     )

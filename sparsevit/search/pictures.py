@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparsevit.plots import pareto_png, window_map_png
+from sparsevit.search.choices import dense_ms
 from sparsevit.sparsity.config import Genes
 from sparsevit.swin.coverage import layer_counts
 
@@ -23,19 +24,23 @@ def pareto_picture(
 ) -> bytes:
     """Every evaluation, the front, dense, the budget, the winner and the uniform configs.
 
-    The metric is that of the search split: it is the one all of them have.
+    The metric is that of the search split: it is the one all of them have. Predictions are brought
+    to the speed of the device at the time of the measurements, which stand beside them.
     """
-    rows = job.search_facts["evaluations"]
-    points = [(row["latency_ms"], row["metric"]) for row in rows]
-    uniform = [(row["latency_ms"], row["metric"]) for row in rows if len(set(row["genes"])) == 1]
     metric, latency = document["metric"]["search"], document["latency_ms"]
+    speed = latency["dense"] / dense_ms(job.latency_map, job.scope)
+
+    def points(rows: Iterable[Mapping[str, Any]], field: str) -> np.ndarray:
+        return np.array([(speed * row[field], row["metric"]) for row in rows]).reshape(-1, 2)
+
+    rows = job.search_facts["evaluations"]
     return pareto_png(
-        points=np.array(points).reshape(-1, 2),
-        front=np.array([(p["latency_predicted"], p["metric"]) for p in front]).reshape(-1, 2),
+        points=points(rows, "latency_ms"),
+        front=points((p for p in front if p["on_front"]), "latency_predicted"),
         dense=(latency["dense"], metric["dense"]["value"]),
         budget_ms=job.budget_ms,
         winner=(latency["p50"], metric["value"]),
-        uniform=np.array(uniform).reshape(-1, 2),
+        uniform=points((row for row in rows if len(set(row["genes"])) == 1), "latency_ms"),
         metric_name=f"{document['metric']['name']} ({metric['split']} split)",
     )
 

@@ -35,11 +35,10 @@ def best_config(
     baseline: Contender | None,
     dense: Scores,
     report: Mapping[Genes, Scores],
-    executed: Sequence[Sequence[int]],
-    receipt_id: str,
+    receipt: Mapping[str, Any],
     macs: int,
 ) -> dict[str, Any]:
-    """The best config JSON; report: scores on the report split by genes."""
+    """The best config JSON. report: scores on the report split by genes. receipt: the winner's."""
     session, model = job.session, job.session.model
     report_name = session.splits.report_name
     return {
@@ -54,7 +53,7 @@ def best_config(
         "input": session.input,
         "preprocess": session.preprocess.to_dict(),
         **session.sparsity(winner.genes).to_dict(),
-        "kept_windows": [list(stage) for stage in executed],
+        "kept_windows": receipt["executed_windows"],
         "metric": {
             "name": model.metric["name"],
             **report[winner.genes].to_dict(),
@@ -69,7 +68,7 @@ def best_config(
         "latency_ms": latency_document(job, winner),
         "macs": {"value": macs, "dense": job.macs(job.dense_genes)},
         "uniform": uniform_document(job, baseline, report),
-        "receipt": receipt_id,
+        "receipt": receipt["id"],
         "search": {
             **{k: job.search_facts.get(k) for k in ("job_id", "strategy", "seed")},
             "evaluations": len(job.search_facts["evaluations"]),
@@ -82,7 +81,7 @@ def latency_document(job: Verification, contender: Contender) -> dict[str, Any]:
     """Measured latency in the job's scope, and both scopes beside dense."""
     latency = contender.latency[job.scope]
     return {
-        **{k: getattr(latency, k) for k in ("p50", "p90", "p99")},
+        **{k: getattr(latency, k) for k in ("p50", "p90", "p99", "converged", "disturbed")},
         "interval": list(latency.interval),
         "budget": job.budget_ms,
         "dense": latency.reference_p50,
@@ -118,43 +117,50 @@ def uniform_document(
 
 
 def front_points(
-    job: Verification, contenders: Sequence[Contender], receipt_id: str, winner: Contender
+    job: Verification,
+    contenders: Sequence[Contender],
+    receipts: Mapping[Genes, Mapping[str, Any]],
+    winner: Contender,
 ) -> list[dict[str, Any]]:
-    """The Pareto front over all evaluations, fastest first; what was measured says so.
+    """The Pareto front of the search, fastest first, and every config that was measured.
 
-    Latency and metric of the others are the map's prediction and the search's evaluation.
+    Dominance is that of the search: metric on the search split over predicted latency, which all
+    evaluations have. `latency_ms` is there only where it was measured.
     """
-    rows = job.search_facts["evaluations"]
+    rows = {tuple(row["genes"]): row for row in job.search_facts["evaluations"]}
+    costs = np.array([[row["latency_ms"], -row["metric"]] for row in rows.values()]).reshape(-1, 2)
+    genes = list(rows)
+    shown = dict.fromkeys(
+        [*(genes[i] for i in pareto_front(costs)), *(c.genes for c in contenders)]
+    )
+    on_front = {genes[i] for i in pareto_front(costs)}
     measured = {c.genes: c for c in contenders}
-    costs = np.array([[row["latency_ms"], -row["metric"]] for row in rows]).reshape(-1, 2)
-    points = [front_point(job, rows[i], measured) for i in pareto_front(costs)]
-    # The winner stands in the list even where a config that measured too slow dominates it.
-    if not any(p["genes"] == list(winner.genes) for p in points):
-        row = {
-            "genes": winner.genes,
-            "metric": winner.scores.value,
-            "latency_ms": job.latency_map.predict(winner.genes, job.scope),
-        }
-        points.append(front_point(job, row, measured))
-    for point in points:
-        point["winner"] = point["genes"] == list(winner.genes)
-        point["receipt"] = receipt_id if point["winner"] else None
-    return sorted(points, key=lambda p: p["latency_ms"])
+    points = [
+        front_point(job, one, rows.get(one), measured.get(one), receipts.get(one))
+        | {"on_front": one in on_front, "winner": one == winner.genes}
+        for one in shown
+    ]
+    return sorted(points, key=lambda point: point["latency_predicted"])
 
 
 def front_point(
-    job: Verification, row: Mapping[str, Any], measured: Mapping[Genes, Contender]
+    job: Verification,
+    genes: Genes,
+    row: Mapping[str, Any] | None,
+    contender: Contender | None,
+    receipt: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    genes: Genes = tuple(row["genes"])
-    contender = measured.get(genes)
+    """One point; row: its evaluation (none for a uniform config that the search did not propose)."""
     latency = contender.latency[job.scope] if contender else None
     return {
         "genes": list(genes),
         **job.session.sparsity(genes).to_dict(),
-        "metric": row["metric"],
+        "metric": contender.scores.value if contender else row["metric"],
         "metric_interval": list(contender.scores.interval) if contender else None,
-        "latency_ms": latency.p50 if latency else row["latency_ms"],
+        "split": job.session.splits.search_name,
+        "latency_predicted": float(job.latency_map.predict(genes, job.scope)),
+        "latency_ms": latency.p50 if latency else None,
         "latency_interval": list(latency.interval) if latency else None,
-        "latency_predicted": row["latency_ms"],
         "measured": latency is not None,
+        "receipt": receipt["id"] if receipt else None,
     }

@@ -6,8 +6,10 @@ finds is what the library finds.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from torch import Tensor
 
 import sparsevit
 from sparsevit import metrics
-from sparsevit.data.base import Preprocess, Splits, shard_indices
+from sparsevit.data.base import Dataset, Preprocess, Splits, shard_indices
 from sparsevit.data.sources import dataset_sha256, open_splits
 from sparsevit.errors import CheckpointMismatch, ConfigError, DeviceError
 from sparsevit.evaluate import evaluate
 from sparsevit.latency.calibrate import calibrate
 from sparsevit.latency.receipt import device_facts, receipt
+from sparsevit.latency.timers import thread_count
 from sparsevit.search.latency_map import LatencyMap, Scope, map_facts, map_key
 from sparsevit.search.verify import Verification
 from sparsevit.sparsity.config import DEFAULT_SCORE, MAX_LEVEL, Genes, SparsityConfig
@@ -60,7 +63,8 @@ class Session:
     ) -> None:
         self.measure_seconds = measure_seconds
         self.device = _open_device(device)
-        model = checkpoint if isinstance(checkpoint, TaskModel) else load_model(checkpoint)
+        given = isinstance(checkpoint, TaskModel)  # a caller's model stays as it is
+        model = copy.deepcopy(checkpoint) if given else load_model(checkpoint)
         if task not in (None, model.task):
             raise CheckpointMismatch(
                 f"the checkpoint is for {model.task}, the job asks for {task}."
@@ -150,7 +154,7 @@ class Session:
 
     def calibrate(self, progress: Progress | None = None) -> dict[str, Any]:
         """{"map": LatencyMap document, "receipt": ...}: the latency of every block pair here."""
-        latency_map, dense = calibrate(
+        latency_map, dense, correction = calibrate(
             self.model,
             self.latency_images(self.input["batch"]),
             self.score,
@@ -160,9 +164,11 @@ class Session:
             max_seconds=self.measure_seconds,
             progress=progress,
         )
-        proof = receipt(self.device, self.input, dense, self.model.executed_windows)
-        proof |= latency_map.receipt
-        return {"map": latency_map.to_dict() | {"receipt": proof}, "receipt": proof}
+        windows = self.model.executed_windows
+        proof = receipt(self.device, self.input, dense, windows, correction)
+        # A map made on a busy device serves this search alone: no later one finds it.
+        key = f"{latency_map.key}-{proof['id']}" if dense.disturbed else latency_map.key
+        return {"map": replace(latency_map, key=key, receipt=proof).to_dict(), "receipt": proof}
 
     def evaluate(
         self,
@@ -174,11 +180,21 @@ class Session:
         """{"states": [metric state of each candidate], "seconds"} on one shard of the search split."""
         start = time.perf_counter()
         indices = shard_indices(len(self.splits.search), shard, shards)
-        states = evaluate(
-            self.model, candidates, self.score, self.splits.search, indices, progress=progress
-        )
+        states = self.states(self.splits.search, candidates, indices, progress)
         merged = [metrics.merge(batches) for batches in states]
         return {"states": merged, "seconds": time.perf_counter() - start}
+
+    def states(
+        self,
+        dataset: Dataset,
+        candidates: Sequence[Genes],
+        indices: Sequence[int],
+        progress: Progress | None = None,
+    ) -> list[list[metrics.State]]:
+        """Metric states [candidate][batch of images], at the threads of the input: another count
+        sums in another order, and workers with more cores must find the same."""
+        with thread_count(self.input["threads"]):
+            return evaluate(self.model, candidates, self.score, dataset, indices, progress=progress)
 
     def measure(
         self,

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparsevit import metrics
 from sparsevit.data.base import Dataset
 from sparsevit.errors import NoFeasibleConfig
-from sparsevit.evaluate import evaluate
 from sparsevit.latency.meter import Measurement, measure_many
 from sparsevit.latency.receipt import receipt
 from sparsevit.search.choices import parse_budget
@@ -93,15 +93,20 @@ class Verification:
         self.budget_ms = parse_budget(self.budget, latency[self.scope][0].reference_p50)
         winner = self.choose(contenders)
         baseline = self.choose([c for c in contenders if c.genes in set(map(tuple, uniform))])
-        chosen = winner or min(contenders, key=lambda c: c.violation(self.budget_ms, self.scope))
-        result = self.conclude(chosen, baseline, scores[self.dense_genes], contenders, artefacts)
+        nearest = min(contenders, key=lambda c: c.violation(self.budget_ms, self.scope))
+        result = self.conclude(
+            winner or nearest, baseline, scores[self.dense_genes], contenders, artefacts
+        )
         report(PROGRESS_STEPS, PROGRESS_STEPS)
-        return result if winner else result | {"document": None, "error": self.infeasible(chosen)}
+        if winner:
+            return result
+        front = [point | {"winner": False} for point in result["front"]]
+        return result | {"front": front, "document": None, "error": self.infeasible(nearest)}
 
     def score(self, dataset: Dataset, candidates: Sequence[Genes]) -> dict[Genes, Scores]:
         """Metric and its interval of every candidate on a whole split."""
-        model, metric = self.session.model, self.session.model.metric
-        states = evaluate(model, candidates, self.session.score, dataset, range(len(dataset)))
+        metric = self.session.model.metric
+        states = self.session.states(dataset, candidates, range(len(dataset)))
         return {
             tuple(genes): Scores(
                 metrics.value(metrics.merge(folds), metric), metrics.interval(folds, metric)
@@ -132,16 +137,9 @@ class Verification:
         return found
 
     def choose(self, contenders: Sequence[Contender]) -> Contender | None:
-        """The best metric within the budget. A disturbed measurement never beats a quiet one; where
-        all are disturbed the best still counts, since its upper bound holds, and a verdict says so.
-        """
+        """The best metric whose latency is within the budget, the faster one of equals."""
         within = [c for c in contenders if c.violation(self.budget_ms, self.scope) == 0]
-        quiet = [c for c in within if not c.latency[self.scope].disturbed]
-        return max(
-            quiet or within,
-            key=lambda c: (c.scores.value, -c.latency[self.scope].p50),
-            default=None,
-        )
+        return max(within, key=lambda c: (c.scores.value, -c.latency[self.scope].p50), default=None)
 
     def infeasible(self, nearest: Contender) -> dict[str, str]:
         latency = nearest.latency[self.scope]
@@ -162,21 +160,28 @@ class Verification:
     ) -> dict[str, Any]:
         reported = [self.dense_genes, winner.genes, *([baseline.genes] if baseline else [])]
         report = self.score(self.session.splits.report, list(dict.fromkeys(reported)))
-        executed = self.executed(winner.genes)
-        latency = winner.latency[self.scope]
-        proof = receipt(self.session.device, self.session.input, latency, executed)
+        receipts = {c.genes: self.receipt(c) for c in contenders}
         document = best_config(
-            self, winner, baseline, dense, report, executed, proof["id"], self.macs(winner.genes)
+            self, winner, baseline, dense, report, receipts[winner.genes], self.macs(winner.genes)
         )
-        front = front_points(self, contenders, proof["id"], winner)
+        front = front_points(self, contenders, receipts, winner)
         return {
             "document": document,
             "front": front,
-            "receipts": {proof["id"]: proof},
+            "receipts": {proof["id"]: proof for proof in receipts.values()},
             "artefacts": self.pictures(document, front, winner, artefacts),
-            "verdicts": ["LATENCY_DISTURBED"] if latency.disturbed else [],
+            "verdicts": ["LATENCY_DISTURBED"] if winner.latency[self.scope].disturbed else [],
             "error": None,
         }
+
+    def receipt(self, contender: Contender) -> dict[str, Any]:
+        """What is needed to believe a contender's latency, the windows it really ran included."""
+        return receipt(
+            self.session.device,
+            self.session.input,
+            contender.latency[self.scope],
+            self.executed(contender.genes),
+        )
 
     @torch.inference_mode()
     def executed(self, genes: Genes) -> tuple[tuple[int, ...], ...]:
@@ -196,7 +201,8 @@ class Verification:
         """Multiply-accumulates of the whole model for one image."""
         model = self.session.model
         model.set_sparsity(self.session.sparsity(genes))
-        with FlopCounterMode(display=False) as counter:
+        # The counter does not see inside the fused attention kernels; it does see the plain one.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(self.session.latency_images(1))
         return counter.get_total_flops() // 2
 

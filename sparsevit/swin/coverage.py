@@ -15,13 +15,14 @@ def layer_counts(backbone: SparseSwin, images_BCHW: Tensor) -> np.ndarray:
     batch, _, height, width = images_BCHW.shape
     total = torch.zeros(batch, height, width, dtype=torch.int64, device=images_BCHW.device)
     x = backbone.patch_embed(images_BCHW)
-    for stage, levels in zip(backbone.layers, backbone.sparsity.levels, strict=True):
+    levels_of = backbone.sparsity.levels
+    for index, (stage, levels) in enumerate(zip(backbone.layers, levels_of, strict=True)):
         score = backbone.stage_score(levels)
         state = stage.enter(x, score)
         for pair, level in enumerate(levels):
             stage.run_pair(state, pair, level, score)
         counts = _token_counts(state)
-        scale = -(-height // state.height)  # pixels of a token's side
+        scale = backbone.config.patch_size << index  # pixels of a token's side
         pixels = counts.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
         total += pixels[:, :height, :width]
         x = stage.leave(state)

@@ -24,7 +24,7 @@ FACTS = map_facts(
 
 @pytest.mark.parametrize("score", ["variance", "late"])
 def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) -> None:
-    latency_map, dense = calibrate(
+    latency_map, dense, report = calibrate(
         tiny_model,
         torch.randn(1, 3, 112, 112),
         score,
@@ -35,8 +35,12 @@ def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) 
     )
     assert latency_map.key == map_key(FACTS)
     assert len(latency_map.pair_ms) == 3
-    assert latency_map.dense_ms == dense.reference_p50 > 0
-    assert latency_map.backbone_fixed_ms <= latency_map.fixed_ms * 1.5
+    # Dense is timed beside itself: a run without blocks in its place would be far faster.
+    assert 0.5 < dense.p50 / dense.reference_p50 < 2
+    assert latency_map.dense_ms == dense.p50
+    assert 0.5 < latency_map.predict((0, 0, 0)) / latency_map.dense_ms < 2
+    assert latency_map.predict((8, 8, 8)) < latency_map.predict((0, 0, 0))
+    assert report["configs"] >= 10
     assert LatencyMap.from_dict(latency_map.to_dict()) == latency_map
     assert tiny_model.executed_windows == ((16, 16), (4, 4, 4, 4))  # dense again afterwards
 

@@ -50,16 +50,17 @@ def test_adapt_then_finetune_then_deploy(app, tmp_path: Path) -> None:
 
 def test_bench_times_a_config_beside_dense(app, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"sparsity": [[0.8], [0.8], [0.8, 0.8, 0.8]]}))
-    size = ("--height", 112, "--width", 112, "--threads", 1)
+    document = {"sparsity": [[0.8], [0.8], [0.8, 0.8, 0.8]]}
+    document["input"] = {"height": 112, "width": 112, "batch": 1, "precision": "fp32"}
+    config.write_text(json.dumps(document))
     done = CliRunner().invoke(
-        app, ["bench", "builtin:digits", "--config", str(config), "--json", *map(str, size)]
+        app, ["bench", "builtin:digits", "--config", str(config), "--json", "--threads", "1"]
     )
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     dense, sparse = result["rows"]
-    assert dense["kept_windows"] == [[16, 16], [4, 4], [1] * 6]
-    assert sparse["kept_windows"] == [[3, 3], [1, 1], [1] * 6]
+    assert dense["executed_windows"] == [[16, 16], [4, 4], [1] * 6]
+    assert sparse["executed_windows"] == [[3, 3], [1, 1], [1] * 6]
     assert sparse["ratio"] < 1
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import sparsevit
 from sparsevit.data.digits import DigitCanvases
-from sparsevit.errors import BudgetUnreachable, ConfigError
+from sparsevit.errors import BudgetUnreachable, ConfigError, DatasetError
 from sparsevit.search import choices
 from sparsevit.search.evolution import Evaluation, EvolutionSettings
 from sparsevit.search.run import SearchResult, run_search
@@ -47,6 +47,7 @@ def test_the_documents_fit_together(result: SearchResult) -> None:
     assert document["metric"]["search"]["split"] == "search"
     assert document["macs"]["value"] <= document["macs"]["dense"]
     assert document["receipt"] in result.receipts
+    assert document["receipt"] == next(p["receipt"] for p in result.front if p["winner"])
     winners = [point for point in result.front if point["winner"]]
     assert [point["sparsity"] for point in winners] == [document["sparsity"]]
     for name in ("pareto.png", "windows.png"):
@@ -147,6 +148,59 @@ def test_calls_that_cannot_be_say_why(arguments: dict, says: str) -> None:
 def test_budgets_that_are_no_share_are_refused(budget: str) -> None:
     with pytest.raises(ConfigError, match="budget"):
         choices.parse_budget(budget, 10.0)
+
+
+def attention_and_linear_macs(kept: list[list[int]], dims: tuple[int, ...]) -> int:
+    """Blocks of the digits network at 224 px, by hand: qkv, proj, MLP, and both attention products."""
+    per_window = [49 * (3 + 1 + 8) * d * d + 2 * 49 * 49 * d for d in dims]
+    return sum(sum(blocks) * macs for blocks, macs in zip(kept, per_window, strict=True))
+
+
+def test_macs_count_attention_too(result: SearchResult) -> None:
+    document, dims = result.document, (24, 48, 96)
+    dense = [[64] * 2, [16] * 2, [4] * 6]
+    saved = attention_and_linear_macs(dense, dims) - attention_and_linear_macs(
+        document["kept_windows"], dims
+    )
+    assert document["macs"]["dense"] - document["macs"]["value"] == saved
+
+
+def test_every_measured_config_has_a_receipt_and_others_no_latency(result: SearchResult) -> None:
+    measured = [point for point in result.front if point["measured"]]
+    assert len(measured) >= 2
+    for point in result.front:
+        assert (point["latency_ms"] is None) == (not point["measured"])
+        assert (point["receipt"] in result.receipts) == point["measured"]
+        assert point["split"] == "search"
+    ms = [point["latency_predicted"] for point in result.front if point["on_front"]]
+    metric = [point["metric"] for point in result.front if point["on_front"]]
+    assert ms == sorted(ms)
+    assert metric == sorted(metric)
+
+
+def test_a_callers_model_stays_as_it_was(tiny_model) -> None:
+    before = tiny_model.preprocess
+    session = Session(tiny_model, DIGITS, input={"precision": "bf16", "height": 112, "width": 112})
+    session.evaluate([(8, 8, 8)], 0, 1)
+    assert next(tiny_model.parameters()).dtype == torch.float32
+    assert tiny_model.preprocess is before
+    assert tiny_model.backbone.executed_windows is None
+
+
+def test_evaluation_runs_at_the_threads_of_the_input(tiny_model) -> None:
+    session = Session(tiny_model, DIGITS, input={"threads": 2, "height": 112, "width": 112})
+    seen: list[int] = []
+    session.model.backbone.patch_embed.register_forward_pre_hook(
+        lambda *_: seen.append(torch.get_num_threads())
+    )
+    session.evaluate([(0, 0, 0)], 0, 1)
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == 1
+
+
+def test_the_digits_set_has_splits_of_its_own() -> None:
+    with pytest.raises(DatasetError, match="own search and report splits"):
+        Session("builtin:digits", {"path": "builtin:digits", "search_split": "nonsense"})
 
 
 def test_the_map_says_where_sparsity_does_not_pay() -> None:

@@ -184,6 +184,14 @@ def test_layer_counts_add_up_to_the_kept_windows() -> None:
     assert counts[0].sum() == pytest.approx(pixels)
 
 
+@pytest.mark.parametrize(("height", "width"), [(360, 640), (100, 448), (33, 1000), (200, 704)])
+def test_layer_counts_cover_images_of_any_size(height: int, width: int) -> None:
+    model = random_model(embed_dim=4, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 2), window_size=7)
+    counts = layer_counts(model, torch.zeros(1, 3, height, width, dtype=torch.float64))
+    assert counts.shape == (1, height, width)
+    assert (counts == 8).all()
+
+
 def test_kept_windows_are_integer_arithmetic() -> None:
     assert kept_windows(100, 8) == 20  # int(100 * (1 - .8)) would keep 19
     assert kept_windows(4, 8) == 1  # and int(4 * (1 - .8)) none
