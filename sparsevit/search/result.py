@@ -15,7 +15,7 @@ from sparsevit.search.pareto import pareto_front
 from sparsevit.sparsity.config import Genes
 
 if TYPE_CHECKING:
-    from sparsevit.search.verify import Contender, Verification
+    from sparsevit.search.verify import Finalist, Verification
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Scores:
 
 def best_config(
     job: Verification,
-    winner: Contender,
-    baseline: Contender | None,
+    winner: Finalist,
+    baseline: Finalist | None,
     dense: Scores,
     report: Mapping[Genes, Scores],
     receipt: Mapping[str, Any],
@@ -77,9 +77,9 @@ def best_config(
     }
 
 
-def latency_document(job: Verification, contender: Contender) -> dict[str, Any]:
+def latency_document(job: Verification, finalist: Finalist) -> dict[str, Any]:
     """Measured latency in the job's scope, and both scopes beside dense."""
-    latency = contender.latency[job.scope]
+    latency = finalist.latency[job.scope]
     return {
         **{k: getattr(latency, k) for k in ("p50", "p90", "p99", "converged", "disturbed")},
         "interval": list(latency.interval),
@@ -87,8 +87,8 @@ def latency_document(job: Verification, contender: Contender) -> dict[str, Any]:
         "dense": latency.reference_p50,
         "scope": job.scope,
         "device": job.session.device_facts["model"],
-        "predicted": job.latency_map.predict(contender.genes, job.scope),
-        "scopes": {scope: scope_document(m) for scope, m in contender.latency.items()},
+        "predicted": job.latency_map.predict(finalist.genes, job.scope),
+        "scopes": {scope: scope_document(m) for scope, m in finalist.latency.items()},
     }
 
 
@@ -103,7 +103,7 @@ def scope_document(latency: Measurement) -> dict[str, Any]:
 
 
 def uniform_document(
-    job: Verification, baseline: Contender | None, report: Mapping[Genes, Scores]
+    job: Verification, baseline: Finalist | None, report: Mapping[Genes, Scores]
 ) -> dict[str, Any] | None:
     """The best uniform config within the budget, measured the same way; None where none is."""
     if baseline is None:
@@ -118,9 +118,9 @@ def uniform_document(
 
 def front_points(
     job: Verification,
-    contenders: Sequence[Contender],
+    timed: Sequence[Finalist],
     receipts: Mapping[Genes, Mapping[str, Any]],
-    winner: Contender,
+    winner: Finalist,
 ) -> list[dict[str, Any]]:
     """The Pareto front of the search, fastest first, and every config that was measured.
 
@@ -130,11 +130,9 @@ def front_points(
     rows = {tuple(row["genes"]): row for row in job.search_facts["evaluations"]}
     costs = np.array([[row["latency_ms"], -row["metric"]] for row in rows.values()]).reshape(-1, 2)
     genes = list(rows)
-    shown = dict.fromkeys(
-        [*(genes[i] for i in pareto_front(costs)), *(c.genes for c in contenders)]
-    )
+    shown = dict.fromkeys([*(genes[i] for i in pareto_front(costs)), *(c.genes for c in timed)])
     on_front = {genes[i] for i in pareto_front(costs)}
-    measured = {c.genes: c for c in contenders}
+    measured = {c.genes: c for c in timed}
     points = [
         front_point(job, one, rows.get(one), measured.get(one), receipts.get(one))
         | {"on_front": one in on_front, "winner": one == winner.genes}
@@ -147,16 +145,16 @@ def front_point(
     job: Verification,
     genes: Genes,
     row: Mapping[str, Any] | None,
-    contender: Contender | None,
+    finalist: Finalist | None,
     receipt: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """One point; row: its evaluation (none for a uniform config that the search did not propose)."""
-    latency = contender.latency[job.scope] if contender else None
+    latency = finalist.latency[job.scope] if finalist else None
     return {
         "genes": list(genes),
         **job.session.sparsity(genes).to_dict(),
-        "metric": contender.scores.value if contender else row["metric"],
-        "metric_interval": list(contender.scores.interval) if contender else None,
+        "metric": finalist.scores.value if finalist else row["metric"],
+        "metric_interval": list(finalist.scores.interval) if finalist else None,
         "split": job.session.splits.search_name,
         "latency_predicted": float(job.latency_map.predict(genes, job.scope)),
         "latency_ms": latency.p50 if latency else None,

@@ -37,7 +37,7 @@ PROGRESS_STEPS = 100
 
 
 @dataclass(frozen=True)
-class Contender:
+class Finalist:
     """A config that was re-scored and timed. latency: by scope."""
 
     genes: Genes
@@ -86,16 +86,16 @@ class Verification:
         latency = self.time(
             genes, lambda done, all_: report(40 + 40 * done // all_, PROGRESS_STEPS)
         )
-        contenders = [
-            Contender(one, scores[one], {scope: latency[scope][i] for scope in SCOPES})
+        timed = [
+            Finalist(one, scores[one], {scope: latency[scope][i] for scope in SCOPES})
             for i, one in enumerate(genes)
         ]
         self.budget_ms = parse_budget(self.budget, latency[self.scope][0].reference_p50)
-        winner = self.choose(contenders)
-        baseline = self.choose([c for c in contenders if c.genes in set(map(tuple, uniform))])
-        nearest = min(contenders, key=lambda c: c.violation(self.budget_ms, self.scope))
+        winner = self.choose(timed)
+        baseline = self.choose([c for c in timed if c.genes in set(map(tuple, uniform))])
+        nearest = min(timed, key=lambda c: c.violation(self.budget_ms, self.scope))
         result = self.conclude(
-            winner or nearest, baseline, scores[self.dense_genes], contenders, artefacts
+            winner or nearest, baseline, scores[self.dense_genes], timed, artefacts
         )
         report(PROGRESS_STEPS, PROGRESS_STEPS)
         if winner:
@@ -136,12 +136,12 @@ class Verification:
             )
         return found
 
-    def choose(self, contenders: Sequence[Contender]) -> Contender | None:
+    def choose(self, timed: Sequence[Finalist]) -> Finalist | None:
         """The best metric whose latency is within the budget, the faster one of equals."""
-        within = [c for c in contenders if c.violation(self.budget_ms, self.scope) == 0]
+        within = [c for c in timed if c.violation(self.budget_ms, self.scope) == 0]
         return max(within, key=lambda c: (c.scores.value, -c.latency[self.scope].p50), default=None)
 
-    def infeasible(self, nearest: Contender) -> dict[str, str]:
+    def infeasible(self, nearest: Finalist) -> dict[str, str]:
         latency = nearest.latency[self.scope]
         return {
             "code": NoFeasibleConfig.code,
@@ -152,19 +152,19 @@ class Verification:
 
     def conclude(
         self,
-        winner: Contender,
-        baseline: Contender | None,
+        winner: Finalist,
+        baseline: Finalist | None,
         dense: Scores,
-        contenders: Sequence[Contender],
+        timed: Sequence[Finalist],
         artefacts: Store,
     ) -> dict[str, Any]:
         reported = [self.dense_genes, winner.genes, *([baseline.genes] if baseline else [])]
         report = self.score(self.session.splits.report, list(dict.fromkeys(reported)))
-        receipts = {c.genes: self.receipt(c) for c in contenders}
+        receipts = {c.genes: self.receipt(c) for c in timed}
         document = best_config(
             self, winner, baseline, dense, report, receipts[winner.genes], self.macs(winner.genes)
         )
-        front = front_points(self, contenders, receipts, winner)
+        front = front_points(self, timed, receipts, winner)
         return {
             "document": document,
             "front": front,
@@ -174,13 +174,13 @@ class Verification:
             "error": None,
         }
 
-    def receipt(self, contender: Contender) -> dict[str, Any]:
-        """What is needed to believe a contender's latency, the windows it really ran included."""
+    def receipt(self, finalist: Finalist) -> dict[str, Any]:
+        """What is needed to believe a finalist's latency, the windows it really ran included."""
         return receipt(
             self.session.device,
             self.session.input,
-            contender.latency[self.scope],
-            self.executed(contender.genes),
+            finalist.latency[self.scope],
+            self.executed(finalist.genes),
         )
 
     @torch.inference_mode()
@@ -210,7 +210,7 @@ class Verification:
         self,
         document: Mapping[str, Any],
         front: Sequence[Mapping[str, Any]],
-        winner: Contender,
+        winner: Finalist,
         artefacts: Store,
     ) -> dict[str, str]:
         from sparsevit.search.pictures import pareto_picture, window_picture

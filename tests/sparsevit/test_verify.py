@@ -8,12 +8,12 @@ import pytest
 
 from sparsevit.latency.meter import Measurement
 from sparsevit.search.result import Scores
-from sparsevit.search.verify import Contender, Verification
+from sparsevit.search.verify import Finalist, Verification
 
 
-def contender(
+def finalist(
     gene: int, metric: float, ms: float, upper: float, disturbed: bool = False
-) -> Contender:
+) -> Finalist:
     latency = Measurement(
         p50=ms,
         p90=ms,
@@ -32,7 +32,7 @@ def contender(
         ratio_interval=(ms / 20, ms / 20),
     )
     scores = Scores(metric, (metric - 0.01, metric + 0.01))
-    return Contender((gene,), scores, {"model": latency, "backbone": latency})
+    return Finalist((gene,), scores, {"model": latency, "backbone": latency})
 
 
 @pytest.fixture
@@ -44,21 +44,21 @@ def verification() -> Verification:
 
 
 def test_the_upper_bound_decides_not_the_median(verification: Verification) -> None:
-    over = contender(1, 0.9, 9.9, 10.1)
-    within = contender(2, 0.8, 9.5, 9.7)
+    over = finalist(1, 0.9, 9.9, 10.1)
+    within = finalist(2, 0.8, 9.5, 9.7)
     assert verification.choose([over, within]) is within
     assert over.violation(10.0, "model") == pytest.approx(0.1)
 
 
 def test_the_best_metric_wins_and_the_faster_of_equals(verification: Verification) -> None:
-    slow, fast = contender(1, 0.9, 9.5, 9.6), contender(2, 0.9, 8.0, 8.1)
-    assert verification.choose([contender(3, 0.5, 2.0, 2.1), slow, fast]) is fast
+    slow, fast = finalist(1, 0.9, 9.5, 9.6), finalist(2, 0.9, 8.0, 8.1)
+    assert verification.choose([finalist(3, 0.5, 2.0, 2.1), slow, fast]) is fast
 
 
 def test_nobody_within_the_budget_is_an_error_with_the_nearest_budget(
     verification: Verification,
 ) -> None:
-    over = contender(1, 0.9, 10.4, 10.6)
+    over = finalist(1, 0.9, 10.4, 10.6)
     assert verification.choose([over]) is None
     error = verification.infeasible(over)
     assert error["code"] == "NO_FEASIBLE_CONFIG"
@@ -68,7 +68,7 @@ def test_nobody_within_the_budget_is_an_error_with_the_nearest_budget(
 class Timed(Verification):
     """The decision alone: what would be scored and timed is given."""
 
-    def __init__(self, contenders: list[Contender], budget: float | str) -> None:
+    def __init__(self, timed: list[Finalist], budget: float | str) -> None:
         super().__init__(
             SimpleNamespace(pairs=(1,), splits=SimpleNamespace(search=None)),
             None,
@@ -76,7 +76,7 @@ class Timed(Verification):
             "model",
             {},
         )
-        self.given = contenders
+        self.given = timed
 
     def score(self, dataset, candidates):
         return {(0,): self.given[0].scores} | {c.genes: c.scores for c in self.given}
@@ -84,7 +84,7 @@ class Timed(Verification):
     def time(self, genes, progress):
         return {scope: [c.latency[scope] for c in self.given] for scope in ("model", "backbone")}
 
-    def conclude(self, winner, baseline, dense, contenders, artefacts):
+    def conclude(self, winner, baseline, dense, timed, artefacts):
         return {"document": winner.genes, "front": [{"winner": True}], "error": None}
 
 
@@ -93,13 +93,13 @@ class Timed(Verification):
 )
 def test_a_share_is_taken_of_the_dense_latency_measured_beside(budget, winner) -> None:
     """Dense took 20 ms beside the finalists, whatever the calibration said."""
-    contenders = [contender(1, 0.9, 9.8, 9.9), contender(2, 0.8, 9.2, 9.3)]
-    job = Timed(contenders, budget)
+    timed = [finalist(1, 0.9, 9.8, 9.9), finalist(2, 0.8, 9.2, 9.3)]
+    job = Timed(timed, budget)
     assert job.run([(1,), (2,)], [], lambda name, content: "")["document"] == winner
 
 
 def test_a_search_without_a_winner_reports_the_error_and_no_document() -> None:
-    job = Timed([contender(1, 0.9, 9.8, 9.9)], "10%")
+    job = Timed([finalist(1, 0.9, 9.8, 9.9)], "10%")
     found = job.run([(1,)], [], lambda name, content: "")
     assert found["document"] is None
     assert found["front"] == [{"winner": False}]
