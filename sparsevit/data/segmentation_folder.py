@@ -28,6 +28,11 @@ class SegmentationFolder:
     split: str
     classes: int
 
+    def __post_init__(self) -> None:
+        # One plain name: a split must not lead out of `images` and `annotations`.
+        if self.split in ("", ".", "..") or any(c in self.split for c in "/\\\0"):
+            raise DatasetError(f"the split {self.split!r} is no name of a folder under images.")
+
     @cached_property
     def pairs(self) -> tuple[tuple[Path, Path], ...]:
         """(image, annotation) files. DatasetError names what is missing."""
@@ -48,6 +53,8 @@ class SegmentationFolder:
         return pairs
 
     def _check_file(self, image: Path, annotation: Path) -> None:
+        if not image.is_file():
+            raise DatasetError(f"{image} is no file.")
         if not annotation.is_file():
             raise DatasetError(f"{image.name} has no annotation {annotation}.")
         root = self.root.resolve()
@@ -82,12 +89,14 @@ class SegmentationFolder:
 
 def _read(path: Path, mode: str | None) -> np.ndarray:
     """An image as uint8; the format and the size are checked before anything is decoded."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(f"{path} has {image.width} x {image.height} pixels: too large.")
             return np.array(image.convert(mode) if mode else image)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except DatasetError:
+        raise
+    except Exception as error:  # damaged images make decoders fail in any way (SyntaxError too)
         raise DatasetError(f"{path} cannot be read as {' or '.join(FORMATS)}: {error}") from error

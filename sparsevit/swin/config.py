@@ -8,6 +8,13 @@ from typing import Any
 from sparsevit.errors import ConfigError
 from sparsevit.sparsity.config import block_pairs
 
+# Far beyond every Swin, and small enough that a network of these bounds can be described at all.
+MAX_STAGES = 8
+MAX_BLOCKS = 200
+MAX_TABLE_ENTRIES = 2**26  # of the position index and the shift masks, over all blocks: 1 GiB
+BOUNDS = {"in_channels": 1024, "patch_size": 64, "embed_dim": 4096, "window_size": 64}
+MAX_MLP_RATIO = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class SwinConfig:
@@ -27,9 +34,29 @@ class SwinConfig:
     qkv_bias: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", tuple(self.depths))
-        object.__setattr__(self, "num_heads", tuple(self.num_heads))
+        for field, most in BOUNDS.items():
+            _check_whole(field, getattr(self, field), most)
+        for field in ("depths", "num_heads"):
+            object.__setattr__(self, field, _whole_numbers(field, getattr(self, field)))
+        self._check_stages()
+        self._check_mlp()
+        if not isinstance(self.qkv_bias, bool):
+            raise ConfigError(f"qkv_bias is {self.qkv_bias!r}; it is true or false.")
+
+    def _check_stages(self) -> None:
+        if not 1 <= len(self.depths) <= MAX_STAGES:
+            raise ConfigError(f"a Swin has 1 to {MAX_STAGES} stages, not {len(self.depths)}.")
         block_pairs(self.depths)
+        blocks = sum(self.depths)
+        if min(self.depths) < 2 or blocks > MAX_BLOCKS:
+            raise ConfigError(
+                f"depths {self.depths}: each stage has at least 2 blocks, all together at most "
+                f"{MAX_BLOCKS}."
+            )
+        if blocks * self.window_size**4 > MAX_TABLE_ENTRIES:
+            raise ConfigError(
+                f"windows of {self.window_size} are too large for a network of {blocks} blocks."
+            )
         if len(self.num_heads) != len(self.depths):
             raise ConfigError(
                 f"num_heads {self.num_heads} and depths {self.depths} must have one entry per stage."
@@ -37,6 +64,16 @@ class SwinConfig:
         for dim, heads in zip(self.dims, self.num_heads, strict=True):
             if heads < 1 or dim % heads:
                 raise ConfigError(f"a stage of {dim} channels cannot be split into {heads} heads.")
+
+    def _check_mlp(self) -> None:
+        ratio = self.mlp_ratio
+        number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+        # NaN fails the comparison too.
+        if not number or not 0 < ratio <= MAX_MLP_RATIO or self.embed_dim * ratio < 1:
+            raise ConfigError(
+                f"mlp_ratio is {ratio!r}; it is a number up to {MAX_MLP_RATIO} that leaves the MLP "
+                "at least one channel."
+            )
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -74,3 +111,16 @@ class SwinConfig:
             return cls(**document)
         except TypeError as error:
             raise ConfigError(f"this is no Swin architecture: {error}") from error
+
+
+def _whole_numbers(field: str, values: Any) -> tuple[int, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise ConfigError(f"{field} is {values!r}; it is a list with one number per stage.")
+    if any(isinstance(v, bool) or not isinstance(v, int) for v in values):
+        raise ConfigError(f"{field} is {list(values)}; its entries are whole numbers.")
+    return tuple(values)
+
+
+def _check_whole(field: str, value: Any, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ConfigError(f"{field} is {value!r}; it is a whole number from 1 to {most}.")

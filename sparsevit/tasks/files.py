@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparsevit.data.base import Preprocess
-from sparsevit.errors import CheckpointMismatch
+from sparsevit.errors import CheckpointMismatch, ConfigError
+from sparsevit.swin.checkpoints.fitting import check_fit
 from sparsevit.swin.checkpoints.reading import read_tensors
 from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
@@ -62,6 +63,7 @@ def load_model(checkpoint: str | Path, device: str | torch.device = "cpu") -> Ta
     """Loads a task model that `save_model` wrote (or `builtin:digits`): dense, in eval mode, fp32.
 
     Raises a CheckpointError: UNSAFE, CORRUPT, TOO_LARGE or MISMATCH (no Swin, wrong shapes, NaN).
+    Memory is spent on the model only once its tensors are known to be in the file.
     """
     path = checkpoint_path(checkpoint)
     tensors, metadata = read_tensors(path)
@@ -71,43 +73,53 @@ def load_model(checkpoint: str | Path, device: str | torch.device = "cpu") -> Ta
             "metadata). A bare backbone loads with sparsevit.load_backbone; save a model with its "
             "head by sparsevit.save_model."
         )
+    with torch.device("meta"):
+        shape = _build(metadata, path.name)
+    check_fit(shape, tensors, path.name)
     model = _build(metadata, path.name)
-    fill(model, tensors, path.name)
+    model.load_state_dict(tensors)
     model.weights_sha256 = sha256_file(path)
     return model.to(device).eval()
 
 
 def _build(metadata: dict[str, str], name: str) -> TaskModel:
+    """The model that the metadata describes, with fresh weights."""
     try:
         parts: dict[str, Any] = {
             key: json.loads(metadata[key])
             for key in ("architecture", "head", "preprocess", "adapted")
         }
+        config = SwinConfig.from_dict(parts["architecture"])
         task = TASKS[parts["head"]["task"]]
-        backbone = SparseSwin(SwinConfig.from_dict(parts["architecture"]))
-        preprocess = Preprocess().updated(parts["preprocess"])
-        model = task.from_description(backbone, parts["head"], preprocess)
-    except (KeyError, ValueError, TypeError) as error:
+        preprocess = _preprocess(parts["preprocess"])
+        model = task.from_description(SparseSwin(config), parts["head"], preprocess)
+    except (
+        ConfigError,
+        LookupError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
         raise CheckpointMismatch(f"the metadata of {name} describes no model: {error}") from error
+    if config.in_channels != 3:
+        raise CheckpointMismatch(
+            f"{name} takes images of {config.in_channels} channels; a task model takes RGB images."
+        )
+    if not isinstance(parts["adapted"], str | None):
+        raise CheckpointMismatch(f"the metadata of {name}: `adapted` is no score's name.")
     model.adapted = parts["adapted"]
     return model
 
 
-def fill(model: torch.nn.Module, tensors: dict[str, Tensor], name: str) -> None:
-    """Copies tensors into the model; every parameter must be there, finite, and of its shape."""
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - expected.keys())
-    if missing or unknown:
-        raise CheckpointMismatch(
-            f"{name} does not fit its architecture: missing {missing[:3]}, unknown {unknown[:3]}."
-        )
-    for key, target in expected.items():
-        tensor = tensors[key]
-        if tensor.shape != target.shape:
-            raise CheckpointMismatch(
-                f"{name}: {key} is {list(tensor.shape)}, the architecture needs {list(target.shape)}."
-            )
-        if not torch.isfinite(tensor).all():
-            raise CheckpointMismatch(f"{name}: {key} holds NaN or infinite weights.")
-    model.load_state_dict(tensors)
+def _preprocess(document: Any) -> Preprocess:
+    """ValueError or TypeError where a file gives numbers that no image can be prepared with."""
+    if not isinstance(document, dict | None):
+        raise TypeError("preprocess is no object.")
+    preprocess = Preprocess().updated(document)
+    if not all(math.isfinite(value) for value in (*preprocess.mean, *preprocess.std)):
+        raise ValueError("preprocess holds NaN or infinite numbers.")
+    size = preprocess.resize
+    if size is not None and (len(size) != 2 or not all(type(n) is int and n > 0 for n in size)):
+        raise ValueError(f"preprocess.resize is {size}; it is [height, width].")
+    return preprocess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel
 
 IGNORED_LABEL = 255
+MAX_HEAD_CHANNELS = 4096
 
 
 class PyramidHead(nn.Module):
@@ -62,8 +64,8 @@ class SegmentationModel(TaskModel):
         head_channels: int = 48,
         metric_name: str = "miou",
     ) -> None:
-        if not class_names or (background is not None and not 0 <= background < len(class_names)):
-            raise ConfigError("a segmentation model needs class names, and background among them.")
+        _check_classes(class_names, background)
+        _check_head(head_channels, background_weight, metric_name)
         head = PyramidHead(backbone.config.dims, head_channels, len(class_names))
         super().__init__(backbone, head, preprocess or Preprocess())
         self.class_names, self.background = tuple(class_names), background
@@ -76,10 +78,13 @@ class SegmentationModel(TaskModel):
         return {"name": self.metric_name, "kind": "mean_iou", "classes": counted}
 
     def loss(self, images_BCHW: Tensor, labels_BHW: Tensor) -> Tensor:
+        """Mean cross entropy over the pixels that count; zero where no pixel of the batch does."""
         logits = _resize(self(images_BCHW), labels_BHW.shape[-2:])
         weight = torch.ones(len(self.class_names), device=logits.device)
         if self.background is not None:
             weight[self.background] = self.background_weight
+        if not weight[labels_BHW[labels_BHW != IGNORED_LABEL].long()].any():
+            return 0.0 * logits.float().sum()  # a mean over nothing would be NaN
         return F.cross_entropy(
             logits.float(), labels_BHW.long(), weight=weight, ignore_index=IGNORED_LABEL
         )
@@ -115,6 +120,26 @@ class SegmentationModel(TaskModel):
             head_channels=document["head_channels"],
             metric_name=document["metric_name"],
         )
+
+
+def _check_classes(class_names: Sequence[str], background: int | None) -> None:
+    named = isinstance(class_names, (list, tuple)) and all(isinstance(n, str) for n in class_names)
+    if not named or not 1 <= len(class_names) <= IGNORED_LABEL:
+        raise ConfigError(f"a segmentation model needs a list of 1 to {IGNORED_LABEL} class names.")
+    if background is None:
+        return
+    if type(background) is not int or not 0 <= background < len(class_names):
+        raise ConfigError(f"background is {background!r}; it is the index of a class, or None.")
+
+
+def _check_head(head_channels: int, background_weight: float, metric_name: str) -> None:
+    if type(head_channels) is not int or not 1 <= head_channels <= MAX_HEAD_CHANNELS:
+        raise ConfigError(f"head_channels is {head_channels!r}; it is 1 to {MAX_HEAD_CHANNELS}.")
+    number = type(background_weight) in (int, float) and math.isfinite(background_weight)
+    if not number or background_weight < 0:
+        raise ConfigError(f"background_weight is {background_weight!r}; it is a number from 0 on.")
+    if not isinstance(metric_name, str) or not metric_name:
+        raise ConfigError("metric_name is a name, such as miou.")
 
 
 def _resize(logits_BCHW: Tensor, size: Sequence[int]) -> Tensor:

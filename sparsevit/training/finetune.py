@@ -21,4 +21,3 @@ def finetune(
     """
     model.set_sparsity(sparsity)
     train(model, dataset, schedule, None, progress)
-    model.weights_sha256 = None

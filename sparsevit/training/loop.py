@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.data.base import Dataset, batches
-from sparsevit.errors import DatasetError
+from sparsevit.errors import ConfigError, DatasetError
 from sparsevit.tasks.base import TaskModel
 
 Progress = Callable[[int, int, float], None]  # (steps done, steps in all, mean recent loss)
@@ -43,7 +43,12 @@ def train(
     before_step: BeforeStep | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Trains `model` in place; the same seed, data and thread count give the same weights."""
+    """Trains `model` in place; the same seed, data and thread count give the same weights.
+
+    The weights are new: a config measured with the old ones no longer applies to them.
+    Raises ConfigError where the loss diverges, before the step that would ruin the weights.
+    """
+    model.weights_sha256 = None
     device = next(model.parameters()).device
     optimiser = torch.optim.AdamW(
         model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
@@ -58,10 +63,16 @@ def train(
         x, y = _tensors(model, images, labels)
         loss = model.loss(x.to(device), y.to(device))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        value = loss.item()
+        if not math.isfinite(value + norm.item()):
+            raise ConfigError(
+                f"training diverged at step {step + 1} of {schedule.steps} (loss {value}, gradient "
+                f"{norm.item()}): lower the learning rate, {schedule.learning_rate:g}."
+            )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        recent = loss.item() if step == 0 else 0.95 * recent + 0.05 * loss.item()
+        recent = value if step == 0 else 0.95 * recent + 0.05 * value
         if progress is not None:
             progress(step + 1, schedule.steps, recent)
     model.eval()

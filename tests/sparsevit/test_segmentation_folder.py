@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,20 @@ def spoil_format(folder: Path) -> None:
     Image.new("RGB", (30, 20)).save(folder / "images" / "val" / "00.jpg", format="BMP")
 
 
+def spoil_later_chunk(folder: Path) -> None:
+    """A sound start of a PNG, then a chunk that is none: PIL raises SyntaxError."""
+    noise = np.random.default_rng(1).integers(0, 4, (400, 800), dtype=np.uint8)
+    Image.fromarray(noise).save(annotation(folder))
+    raw = annotation(folder).read_bytes()
+    second = raw.index(b"IDAT", raw.index(b"IDAT") + 4)
+    annotation(folder).write_bytes(raw[:second] + b"\xff\xff\xff\xff" + raw[second + 4 :])
+
+
+def spoil_directory(folder: Path) -> None:
+    (folder / "images" / "val" / "00.jpg").unlink()
+    (folder / "images" / "val" / "00.jpg").mkdir()
+
+
 def spoil_link(folder: Path) -> None:
     annotation(folder).unlink()
     annotation(folder).symlink_to("/etc/hostname")
@@ -128,6 +144,8 @@ def spoil_link(folder: Path) -> None:
         (spoil_colour, "one 8-bit class index"),
         (spoil_truncated, "cannot be read"),
         (spoil_format, "cannot be read"),
+        (spoil_later_chunk, r"00\.png cannot be read"),
+        (spoil_directory, "is no file"),
         (spoil_link, "link out"),
     ],
 )
@@ -135,6 +153,22 @@ def test_files_that_cannot_be_used_are_named(folder: Path, spoil, says: str) -> 
     spoil(folder)
     with pytest.raises(DatasetError, match=says):
         SegmentationFolder(folder, "val", 4).sample(0)
+
+
+@pytest.mark.parametrize("error", [SyntaxError, struct.error, zlib.error, OverflowError, KeyError])
+def test_whatever_a_decoder_raises_names_the_file(folder: Path, monkeypatch, error: type) -> None:
+    def fail(image: Image.Image) -> None:
+        raise error("broken")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(DatasetError, match=r"00\.jpg cannot be read.*broken"):
+        SegmentationFolder(folder, "val", 4).sample(0)
+
+
+@pytest.mark.parametrize("split", ["", ".", "..", "../images/val", "val/..", "/etc", "a\\b", "\0"])
+def test_a_split_is_one_plain_name(folder: Path, split: str) -> None:
+    with pytest.raises(DatasetError, match="no name of a folder"):
+        SegmentationFolder(folder, split, 4)
 
 
 def test_a_missing_split_says_what_is_expected(folder: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,16 +56,30 @@ def test_adaptation_draws_a_new_config_every_step(tiny_model, monkeypatch) -> No
 
 
 def test_windows_that_are_dropped_get_no_gradient(tiny_model) -> None:
-    """Adaptation must train through the very windows that deployment computes."""
-    images = torch.randn(1, 3, 112, 112)
-    block = tiny_model.backbone.layers[1].blocks[3]
-    rows: list[int] = []
-    block.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
-    tiny_model.set_sparsity(SparsityConfig.from_genes((8, 0, 8), (1, 2)))
-    tiny_model.train()
-    tiny_model.loss(images, torch.ones(1, 28, 28)).backward()
-    assert rows == [49 * 1]  # 4 windows at level 8 keep one
-    assert block.attn.qkv.weight.grad.abs().sum() > 0
+    """Adaptation must train through the very windows that deployment computes, and no others."""
+    backbone = tiny_model.backbone
+    stage, pairs = backbone.layers[1], (1, 2)
+    backbone.set_sparsity(SparsityConfig.from_genes((0, 8, 8), pairs, "l2"))
+    x = torch.randn(1, 14, 14, 16, requires_grad=True)  # 4 windows: level 8 keeps one
+    computed: list[torch.Tensor] = []
+    for block in stage.blocks[:2]:
+        block.register_forward_pre_hook(lambda _, args: computed.append(args[0]))
+    score = backbone.stage_score((8, 8))
+    state = stage.enter(x, score)
+    stage.run_pair(state, 0, 8, score)
+    out = stage.leave(state)
+    assert [len(rows) for rows in computed] == [49, 49]
+
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    dropped = (out == x).all(-1)
+    first = (x[..., None, :] == computed[0]).all(-1).any(-1)  # tokens of the first block's window
+    assert first.sum() == 49
+    assert not dropped[first].any()
+    assert 196 - 2 * 49 <= dropped.sum() < 196 - 48
+    assert torch.equal(x.grad[dropped], upstream[dropped])  # the identity path, nothing more
+    assert not torch.isclose(x.grad, upstream).all(-1)[~dropped].any()
+    assert stage.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
 
 
 def test_finetuning_keeps_the_config_and_unbinds_the_weights(tiny_model, tmp_path) -> None:
@@ -75,6 +90,53 @@ def test_finetuning_keeps_the_config_and_unbinds_the_weights(tiny_model, tmp_pat
     assert tiny_model.backbone.sparsity == config
     assert tiny_model.weights_sha256 is None
     assert any(not torch.equal(a, b) for a, b in zip(weights(tiny_model), before, strict=True))
+
+
+def test_adaptation_unbinds_the_weights_too(tiny_model) -> None:
+    tiny_model.weights_sha256 = "a" * 64
+    adapt(tiny_model, DATA, SCHEDULE, "l2")
+    assert tiny_model.weights_sha256 is None
+
+
+class Labelled:
+    """Canvases whose labels are all one number."""
+
+    def __init__(self, label: int) -> None:
+        self.label = label
+
+    def __len__(self) -> int:
+        return 8
+
+    def sample(self, index: int):
+        image, labels = DATA.sample(index)
+        return image, np.full_like(labels, self.label)
+
+
+def test_a_batch_that_counts_nowhere_has_no_loss(tiny_model) -> None:
+    before = weights(tiny_model)
+    losses: list[float] = []
+    schedule = Schedule(steps=2, batch=2, learning_rate=1e-3, weight_decay=0.0)
+    train(tiny_model, Labelled(255), schedule, progress=lambda i, n, loss: losses.append(loss))
+    assert losses == [0.0, 0.0]
+    assert all(torch.equal(a, b) for a, b in zip(weights(tiny_model), before, strict=True))
+    tiny_model.background_weight = 0.0
+    loss = tiny_model.loss(torch.randn(1, 3, 112, 112), torch.zeros(1, 28, 28))
+    assert loss.item() == 0.0
+
+
+def test_pixels_to_ignore_change_nothing(tiny_model) -> None:
+    images, labels = torch.randn(1, 3, 112, 112), torch.full((1, 28, 28), 255)
+    labels[:, :14] = 3
+    half = tiny_model.loss(images, labels)
+    logits = tiny_model(images)
+    assert half.item() == pytest.approx(-logits.log_softmax(1)[:, 3, :14].mean().item(), rel=1e-5)
+
+
+def test_training_that_diverges_stops_before_it_ruins_the_weights(tiny_model) -> None:
+    schedule = Schedule(steps=9, batch=2, learning_rate=1e30, warmup=0)
+    with pytest.raises(ConfigError, match="lower the learning rate"):
+        train(tiny_model, DATA, schedule)
+    assert all(torch.isfinite(p).all() for p in tiny_model.parameters())
 
 
 def test_recall_of_random_windows_is_the_share_kept(tiny_model) -> None:

@@ -6,7 +6,6 @@ safetensors first; `.pth` and `.pt` through torch.load(weights_only=True) only, 
 from __future__ import annotations
 
 import json
-import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -26,6 +25,9 @@ from sparsevit.errors import (
 MAX_BYTES = 8 * 2**30  # Swin-L with its optimiser is below 3 GB
 MAX_TENSORS = 20_000
 MAX_HEADER = 16 * 2**20
+MAX_ENTRIES = 500_000  # of all dicts of a torch file, however they refer to each other
+MAX_DEPTH = 4
+MAX_GROWTH = 20  # a file may hold tensors of this many times its own size (tied weights, zips)
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
@@ -37,32 +39,43 @@ ADVICE = (
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a file by name, and its string metadata (empty for torch files).
 
-    Nested dicts of torch files are flattened with dots; what is no tensor is left out.
+    Nested dicts of torch files are flattened with dots; what is no tensor is left out. Whatever the
+    file holds, it gives tensors or a CheckpointError.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint file {path}.")
-    if path.stat().st_size > MAX_BYTES:
-        raise CheckpointTooLarge(f"{path.name} has {path.stat().st_size} bytes, over {MAX_BYTES}.")
-    if path.suffix == SAFETENSORS_SUFFIX:
-        return _read_safetensors(path)
-    if path.suffix in TORCH_SUFFIXES:
-        return _read_torch(path), {}
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no checkpoint file {path}.")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise CheckpointTooLarge(f"{path.name} has {size} bytes, over {MAX_BYTES}.")
+        if path.suffix == SAFETENSORS_SUFFIX:
+            return _read_safetensors(path)
+        if path.suffix in TORCH_SUFFIXES:
+            return _read_torch(path), {}
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.") from error
     raise CheckpointUnsafe(
         f"{path.name} is no {SAFETENSORS_SUFFIX} and none of {TORCH_SUFFIXES}. {ADVICE}"
     )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     header = _safetensors_header(path)
     try:
         tensors = load_file(str(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointCorrupt(f"{path.name} is damaged: {error}") from error
-    return tensors, header.get("__metadata__", {})
+    except Exception as error:
+        raise _damage(path, error) from error
+    return tensors, header.get("__metadata__") or {}
+
+
+def _damage(path: Path, error: Exception) -> CheckpointError:
+    """What a parser's failure says of the file; parsers of foreign bytes fail in any way."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return CheckpointTooLarge(f"{path.name} claims more memory than there is.")
+    return CheckpointCorrupt(f"{path.name} is damaged: {type(error).__name__}.")
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
@@ -89,36 +102,54 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     _check_torch_size(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except pickle.UnpicklingError as error:
+    except Exception as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise CheckpointUnsafe(
                 f"{path.name} holds more than tensors and is not opened: it could run code. {ADVICE}"
             ) from error
-        raise CheckpointCorrupt(f"{path.name} is damaged: it cannot be unpickled.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointCorrupt(f"{path.name} is damaged: {type(error).__name__}.") from error
-    tensors: dict[str, Tensor] = {}
-    _flatten("", loaded, tensors, 0)
+        raise _damage(path, error) from error
+    tensors = _flatten(path.name, loaded)
     if not tensors:
         raise CheckpointMismatch(f"{path.name} holds no tensors. {ADVICE}")
+    _check_tensor_sizes(path, tensors)
     return tensors
 
 
 def _check_torch_size(path: Path) -> None:
     """A zip that claims far more than it holds is refused before it is unpacked."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        claimed = sum(info.file_size for info in archive.infolist())
-    if claimed > MAX_BYTES or claimed > 20 * path.stat().st_size:
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(info.file_size for info in archive.infolist())
+    except Exception as error:
+        raise _damage(path, error) from error
+    if claimed > min(MAX_BYTES, MAX_GROWTH * path.stat().st_size):
         raise CheckpointTooLarge(f"{path.name} would unpack to {claimed} bytes.")
 
 
-def _flatten(prefix: str, value: Any, tensors: dict[str, Tensor], depth: int) -> None:
-    if isinstance(value, Tensor):
-        if len(tensors) >= MAX_TENSORS:
-            raise CheckpointTooLarge(f"the file holds more than {MAX_TENSORS} tensors.")
-        tensors[prefix] = value
-    elif isinstance(value, dict) and depth < 4:
-        for key, item in value.items():
-            _flatten(f"{prefix}.{key}" if prefix else str(key), item, tensors, depth + 1)
+def _check_tensor_sizes(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A tensor of zero strides, or many on one storage, claims more than the file holds."""
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > min(MAX_BYTES, MAX_GROWTH * path.stat().st_size):
+        raise CheckpointTooLarge(f"{path.name} holds tensors of {claimed} bytes.")
+
+
+def _flatten(name: str, loaded: Any) -> dict[str, Tensor]:
+    """The tensors of nested dicts, their keys joined by dots."""
+    tensors: dict[str, Tensor] = {}
+    waiting, entries = [("", loaded, 0)], 0
+    while waiting:
+        key, value, depth = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+                raise CheckpointMismatch(f"{name}: {key} is no plain tensor with values. {ADVICE}")
+            tensors[key] = value
+        elif isinstance(value, dict) and depth < MAX_DEPTH:
+            entries += len(value)
+            if entries > MAX_ENTRIES:
+                raise CheckpointTooLarge(f"{name} holds more than {MAX_ENTRIES} entries.")
+            waiting += [(f"{key}.{k}" if key else str(k), v, depth + 1) for k, v in value.items()]
+    if len(tensors) > MAX_TENSORS:
+        raise CheckpointTooLarge(f"{name} holds more than {MAX_TENSORS} tensors.")
+    return tensors
