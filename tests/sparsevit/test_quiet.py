@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,14 +105,13 @@ def test_a_waiting_measurement_goes_before_newcomers(lock, tmp_path):
     """While one process waits for the device alone, no new shared holder slips in."""
     with lock.shared(), holder(tmp_path / "quiet", "exclusive"):
         # The other process has the gate once a newcomer is turned away.
-        turned_away = False
-        for _ in range(200):
+        turned_away, deadline = False, time.monotonic() + 30
+        while not turned_away and time.monotonic() < deadline:
             try:
                 with lock.shared(timeout=0.02):
-                    pass
+                    time.sleep(0.02)
             except DeviceBusy:
                 turned_away = True
-                break
         assert turned_away
     with lock.shared(timeout=5):
         pass
