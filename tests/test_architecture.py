@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def test_every_import_contract_holds() -> None:
     call = "lint_imports(no_cache=True, no_logo=True)"
     done = run_python(f"from importlinter.cli import lint_imports; raise SystemExit({call})")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_worker_is_forbidden_all_of_the_service_but_its_data() -> None:
+    """import-linter lists what is forbidden: a new module must be listed, or be allowed here."""
+    allowed = {"service.domain", "service.db", "service.queue", "service.settings"}
+    folders = [path.parent.name for path in (ROOT / "service").glob("*/__init__.py")]
+    files = [path.stem for path in (ROOT / "service").glob("*.py") if path.stem != "__init__"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = [
+        contract
+        for contract in project["tool"]["importlinter"]["contracts"]
+        if contract["source_modules"] == ["worker"]
+    ]
+    forbidden = set(contract["forbidden_modules"])
+    assert forbidden == {f"service.{name}" for name in [*folders, *files]} - allowed
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

@@ -13,97 +13,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from service.domain.records import Evaluation, Job, Proposal, Unit
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
 from sparsevit import metrics
-from sparsevit.errors import BudgetUnreachable
+from sparsevit.errors import BudgetUnreachable, SparseViTError
 from sparsevit.search import choices, evolution
-from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.latency_map import LatencyMap
-from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes
 from worker.decisions import WAIT, Decision, End, Generation, NewUnit, Score
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """All that a step looks at."""
-
-    job: Job
-    units: Sequence[Unit]
-    evaluations: Sequence[Evaluation]
-    latency_map: LatencyMap | None
-
-    @property
-    def inspection(self) -> Mapping[str, Any]:
-        assert self.job.inspection is not None, "a job past its inspection has one"
-        return self.job.inspection
-
-    @property
-    def scope(self) -> str:
-        return self.job.request["latency_scope"]
-
-    @property
-    def search(self) -> Mapping[str, Any]:
-        return self.job.request["search"]
-
-    @property
-    def settings(self) -> evolution.EvolutionSettings:
-        names = (field.name for field in fields(evolution.EvolutionSettings))
-        return evolution.EvolutionSettings(**{name: self.search[name] for name in names})
-
-    @property
-    def space(self) -> SearchSpace:
-        return choices.search_space(self.inspection, self.search["levels"])
-
-    @property
-    def budget(self) -> float | str:
-        """As asked for: milliseconds or a share of dense."""
-        request = self.job.request
-        return request["latency_budget_ms"] or request["latency_budget"]
-
-    @property
-    def map(self) -> LatencyMap:
-        assert self.latency_map is not None, "a job past its calibration has a latency map"
-        return self.latency_map
-
-    @cached_property
-    def feasible(self) -> FeasibleSet:
-        """The configs predicted within the budget."""
-        dense_ms = choices.dense_ms(self.map, self.scope)
-        budget_ms = choices.parse_budget(self.budget, dense_ms)
-        return FeasibleSet(self.space, self.map, budget_ms, self.scope)
-
-    @property
-    def planned(self) -> int:
-        """How many evaluations the search makes, at most."""
-        settings = self.settings
-        planned = min(settings.population * settings.generations, self.feasible.count)
-        return min(planned, settings.max_evaluations or planned)
-
-    @property
-    def history(self) -> list[evolution.Evaluation]:
-        """Ended evaluations in the order of their proposal, whatever order they ended in."""
-        ended = [row for row in self.evaluations if row.state != EvaluationState.PENDING]
-        ended.sort(key=lambda row: (row.generation, row.position))
-        return [
-            evolution.Evaluation(
-                tuple(row.genes),
-                row.generation,
-                math.nan if row.metric is None else row.metric,
-                row.latency_ms,
-            )
-            for row in ended
-        ]
-
-    def the(self, kind: UnitKind) -> Unit | None:
-        """The job's one unit of this kind."""
-        return next((unit for unit in self.units if unit.kind == kind), None)
+from worker.job_rows import JobRows
 
 
 def step(
@@ -125,10 +46,14 @@ def step(
     for unit in units:
         if unit.state == UnitState.FAILED:
             return Decision(end=End(JobStatus.FAILED, error=unit.error))
-    return _STAGES[job.stage or Stage.INSPECT](_Rows(job, units, evaluations, latency_map))
+    try:
+        return _STAGES[job.stage or Stage.INSPECT](JobRows(job, units, evaluations, latency_map))
+    except SparseViTError as error:
+        # About what was asked for, such as a space too large to search: the user can act on it.
+        return Decision(end=_failed(error))
 
 
-def _inspect(rows: _Rows) -> Decision:
+def _inspect(rows: JobRows) -> Decision:
     unit = rows.the(UnitKind.INSPECT)
     if unit is None:
         return Decision(stage=Stage.INSPECT, units=(NewUnit(UnitKind.INSPECT, {}),))
@@ -144,7 +69,7 @@ def _inspect(rows: _Rows) -> Decision:
     )
 
 
-def _calibrate(rows: _Rows) -> Decision:
+def _calibrate(rows: JobRows) -> Decision:
     if rows.latency_map is not None:
         return _enter_search(rows)
     unit = rows.the(UnitKind.CALIBRATE)
@@ -155,13 +80,12 @@ def _calibrate(rows: _Rows) -> Decision:
     return Decision(latency_map=unit.result["map"], latency_map_key=unit.result["map"]["key"])
 
 
-def _enter_search(rows: _Rows) -> Decision:
+def _enter_search(rows: JobRows) -> Decision:
     verdicts = choices.map_verdicts(rows.map)
     try:
         choices.reachable_budget(rows.budget, rows.map, rows.space, rows.scope)
     except BudgetUnreachable as error:
-        reason = {"code": error.code, "message": str(error)}
-        return Decision(verdicts=verdicts, end=End(JobStatus.FAILED, error=reason))
+        return Decision(verdicts=verdicts, end=_failed(error))
     return Decision(
         stage=Stage.SEARCH,
         latency_map_key=rows.map.key,
@@ -171,7 +95,7 @@ def _enter_search(rows: _Rows) -> Decision:
     )
 
 
-def _search(rows: _Rows) -> Decision:
+def _search(rows: JobRows) -> Decision:
     if any(row.state == EvaluationState.PENDING for row in rows.evaluations):
         return _score_generation(rows)
     number = max((row.generation for row in rows.evaluations), default=-1) + 1
@@ -190,7 +114,7 @@ def _search(rows: _Rows) -> Decision:
     return Decision(stage=Stage.VERIFY, progress=_progress(rows.evaluations, {}, total, number - 1))
 
 
-def _open_generation(rows: _Rows, number: int, candidates: Sequence[Genes]) -> Decision:
+def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) -> Decision:
     predicted = rows.map.predict(candidates, rows.scope)
     proposals = tuple(
         Proposal(json.dumps(rows.space.key(genes)), list(genes), float(ms))
@@ -214,7 +138,7 @@ def _open_generation(rows: _Rows, number: int, candidates: Sequence[Genes]) -> D
     )
 
 
-def _score_generation(rows: _Rows) -> Decision:
+def _score_generation(rows: JobRows) -> Decision:
     pending = [row for row in rows.evaluations if row.state == EvaluationState.PENDING]
     number = pending[0].generation
     shards = [u for u in rows.units if u.kind == UnitKind.EVALUATE and u.generation == number]
@@ -234,7 +158,7 @@ def _score_generation(rows: _Rows) -> Decision:
     )
 
 
-def _verify(rows: _Rows) -> Decision:
+def _verify(rows: JobRows) -> Decision:
     unit = rows.the(UnitKind.MEASURE)
     if unit is None:
         return Decision(units=(NewUnit(UnitKind.MEASURE, _measure_payload(rows)),))
@@ -255,7 +179,7 @@ def _verify(rows: _Rows) -> Decision:
     )
 
 
-def _measure_payload(rows: _Rows) -> dict[str, Any]:
+def _measure_payload(rows: JobRows) -> dict[str, Any]:
     """Who is timed, against which budget, and the search they came from."""
     budget_ms = rows.feasible.budget_ms
     scored = [one for one in rows.history if math.isfinite(one.metric)]
@@ -276,12 +200,16 @@ def _measure_payload(rows: _Rows) -> dict[str, Any]:
     }
 
 
-_STAGES: dict[Stage, Callable[[_Rows], Decision]] = {
+_STAGES: dict[Stage, Callable[[JobRows], Decision]] = {
     Stage.INSPECT: _inspect,
     Stage.CALIBRATE: _calibrate,
     Stage.SEARCH: _search,
     Stage.VERIFY: _verify,
 }
+
+
+def _failed(error: SparseViTError) -> End:
+    return End(JobStatus.FAILED, error={"code": error.code, "message": str(error)})
 
 
 def _progress(
@@ -306,7 +234,7 @@ def _progress(
     }
 
 
-def _estimated_finish(rows: _Rows) -> datetime | None:
+def _estimated_finish(rows: JobRows) -> datetime | None:
     """When the search is over if it goes on at its present pace; by the database's clock."""
     ended = [row.finished_at for row in rows.evaluations if row.finished_at is not None]
     if not ended:

@@ -1,7 +1,9 @@
-"""The files of a request, as they were recorded when it was accepted.
+"""The files of a request are the same all through its job, on every machine.
 
-A job must not end up computing one half on one file and the other half on another: whoever opens
-them compares what stands there now with the record {"path", "size", "mtime_ns", "inode"}.
+A job must not end up computing one half on one file and the other half on another. Before each
+unit what stands at the path is compared with the record of POST, {"path", "size", "mtime_ns",
+"inode"}: cheap, but it says little of contents. What is loaded is therefore compared with the
+hashes that the job's inspection found.
 """
 
 from __future__ import annotations
@@ -16,10 +18,32 @@ from sparsevit.errors import CheckpointMismatch, DatasetError, SparseViTError
 def check_files(files: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Compare {"checkpoint": record, "dataset": record} with the disk; a null record is built in.
 
-    Raises CheckpointMismatch or DatasetError where a file is gone or is no longer the same.
+    Raises CheckpointMismatch or DatasetError where a file is gone or is no longer the same. The
+    inode is for a person to look at: a true copy on another machine has another one.
     """
     _check(files.get("checkpoint"), "checkpoint", CheckpointMismatch)
     _check(files.get("dataset"), "dataset", DatasetError)
+
+
+def check_checkpoint(sha256: str, inspected: Mapping[str, str] | None) -> None:
+    """Compare the hash of loaded weights with the inspected ones; None: not inspected yet.
+
+    Raises CheckpointMismatch.
+    """
+    if inspected is not None and sha256 != inspected["checkpoint"]:
+        raise CheckpointMismatch(_CHANGED.format("checkpoint"))
+
+
+def check_dataset(sha256: str, inspected: Mapping[str, str] | None) -> None:
+    """Compare the hash of a data set with the inspected one's. Raises DatasetError."""
+    if inspected is not None and sha256 != inspected["dataset"]:
+        raise DatasetError(_CHANGED.format("dataset"))
+
+
+_CHANGED = (
+    "The {} changed after the job was inspected, or is another one on this machine. Submit the "
+    "search again, and keep the same files on every machine that runs a worker."
+)
 
 
 def _check(record: Mapping[str, Any] | None, what: str, error: type[SparseViTError]) -> None:
@@ -32,9 +56,9 @@ def _check(record: Mapping[str, Any] | None, what: str, error: type[SparseViTErr
             f"The {what} cannot be read any more ({failure.strerror}). Put it back, on every "
             "machine that runs a worker, and submit the search again."
         ) from None
-    recorded = (record["size"], record["mtime_ns"], record["inode"])
-    if (now.st_size, now.st_mtime_ns, now.st_ino) != recorded:
+    if (now.st_size, now.st_mtime_ns) != (record["size"], record["mtime_ns"]):
         raise error(
             f"The {what} changed after the search was submitted. Submit the search again, and "
-            "leave its files alone until it has ended."
+            "leave its files alone until it has ended. A copy on another machine must keep the "
+            "times of the original (cp -p, rsync -t)."
         )

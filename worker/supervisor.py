@@ -23,8 +23,15 @@ from worker.protocol import DEVICE_PROCESS_DIED, UNIT_STALLED, encode, read_mess
 
 logger = logging.getLogger(__name__)
 
-SECRETS = ("DATABASE_URL", "REDIS_URL")
-"""Settings the device process has no use for: it opens files that strangers wrote."""
+PASSED_ON = frozenset(
+    {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "LOG_LEVEL", "VIRTUAL_ENV"}
+)
+PASSED_ON_PREFIXES = (
+    *("LC_", "PYTHON", "XDG_", "TORCH"),
+    *("OMP_", "MKL_", "KMP_", "OPENBLAS_", "CUDA_", "NVIDIA_"),
+)
+"""All of the environment that the device process gets: it opens files that strangers wrote, so no
+password or key may be near, whatever its name."""
 
 HELLO_SECONDS = 300.0
 """Importing torch from a cold disk takes a minute at worst."""
@@ -73,6 +80,15 @@ def device_command(device: str) -> list[str]:
     return [sys.executable, "-m", "worker.device", "--device", device]
 
 
+def device_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of the worker's environment reaches the device process."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
+    }
+
+
 class DeviceProcess:
     """One device process, started again after it died. Used by one thread at a time."""
 
@@ -93,12 +109,11 @@ class DeviceProcess:
         """Start the process without waiting for it; it imports torch meanwhile."""
         if self._process is not None:
             return
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=device_environment(os.environ),
             # A group of its own: killed with all that it started, untouched by Ctrl-C.
             start_new_session=True,
         )

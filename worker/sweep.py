@@ -62,7 +62,15 @@ class Sweep:
             self._nudged.wait(self._seconds)
 
     def once(self) -> None:
-        """One sweep."""
+        """One sweep. The slot is woken whatever becomes of the steps."""
+        try:
+            for job_id in self._due():
+                self._advance_alone(job_id)
+        finally:
+            self._wake()
+
+    def _due(self) -> list[str]:
+        """Show that the worker lives, take leases back; the jobs that may take a step."""
         with session_scope(self._engine) as session:
             WorkerRepository(session).seen(self._worker_id, self._unit_id())
         with session_scope(self._engine) as session:
@@ -71,6 +79,13 @@ class Sweep:
             logger.warning("leases ran out in %s", ", ".join(touched))
         with session_scope(self._engine) as session:
             due = JobRepository(session).due_for_step()
-        for job_id in dict.fromkeys([*touched, *due]):
+        return list(dict.fromkeys([*touched, *due]))
+
+    def _advance_alone(self, job_id: str) -> None:
+        """Take a job's steps; what is wrong with it must not stop the others."""
+        try:
             self._advance(job_id)
-        self._wake()
+        except DATABASE_AWAY as error:
+            logger.warning("no step for %s, the database is away: %s", job_id, error.orig)
+        except Exception:
+            logger.exception("the steps of %s failed; trying on", job_id)

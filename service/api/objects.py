@@ -101,7 +101,11 @@ class FrontObject(_Object):
 
     object: Literal["pareto_front"]
     job_id: str
-    data: list[dict[str, Any]] = Field(description="Configs with measured metric and latency.")
+    data: list[dict[str, Any]] = Field(
+        description="The front over all evaluations on the search split. Each point has: genes, "
+        "sparsity, score, metric, metric_interval, split, latency_predicted, latency_ms and "
+        "latency_interval (null unless measured), measured, winner, receipt."
+    )
 
 
 class WorkerObject(_Object):

@@ -58,7 +58,12 @@ def get_pareto(
     job_id: str,
     format: Annotated[Literal["json", "csv", "png"], Query(description="Form.")] = "json",
 ) -> Response:
-    """Configs that no other one beats in both metric and measured latency."""
+    """Configs that no other one beats in both metric and latency, of all that were evaluated.
+
+    The metric is the search split's. A latency is predicted by the latency map; each point says
+    whether it was measured too. A job that failed with NO_FEASIBLE_CONFIG has a front, without a
+    winner.
+    """
     job = parts.jobs.get(owner, job_id)
     if format == "png":
         return _plot(request, parts, job, "pareto.png")

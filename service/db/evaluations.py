@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.db.models import EvaluationRow, table_of
-from service.domain.records import Evaluation, EvaluationCounts, Proposal
+from service.domain.records import Evaluation, Proposal
 from service.domain.status import EvaluationState
 
 _EVALUATIONS = table_of(EvaluationRow)
@@ -54,30 +54,26 @@ class EvaluationRepository:
         self, evaluation_id: int, metric: float, metric_interval: Sequence[float] | None = None
     ) -> bool:
         """pending -> done with its metric. False: it was finished before, and stays as it was."""
-        values = {
-            "state": EvaluationState.DONE,
-            "metric": metric,
-            "metric_interval": None if metric_interval is None else list(metric_interval),
-        }
-        return self._end(evaluation_id, values)
+        statement = (
+            update(_EVALUATIONS)
+            .where(
+                _EVALUATIONS.c.id == evaluation_id,
+                _EVALUATIONS.c.state == EvaluationState.PENDING,
+            )
+            .values(
+                state=EvaluationState.DONE,
+                metric=metric,
+                metric_interval=None if metric_interval is None else list(metric_interval),
+                finished_at=_CLOCK,
+            )
+            .returning(_EVALUATIONS.c.id)
+        )
+        return self._session.execute(statement).one_or_none() is not None
 
-    def fail(self, evaluation_id: int) -> bool:
-        """pending -> failed: this candidate cannot be evaluated."""
-        return self._end(evaluation_id, {"state": EvaluationState.FAILED})
-
-    def for_job(
-        self,
-        job_id: str,
-        generation: int | None = None,
-        state: EvaluationState | None = None,
-    ) -> list[Evaluation]:
-        """A job's evaluations in order of proposal; of one generation or state if named."""
+    def for_job(self, job_id: str) -> list[Evaluation]:
+        """A job's evaluations in order of proposal."""
         columns = _EVALUATIONS.c
         statement = select(*columns).where(columns.job_id == job_id)
-        if generation is not None:
-            statement = statement.where(columns.generation == generation)
-        if state is not None:
-            statement = statement.where(columns.state == state)
         statement = statement.order_by(columns.generation, columns.position)
         return [_evaluation(row) for row in self._session.execute(statement)]
 
@@ -96,29 +92,3 @@ class EvaluationRepository:
             statement = statement.where(columns.id > after.id)
         statement = statement.order_by(columns.id).limit(limit)
         return [_evaluation(row) for row in self._session.execute(statement)]
-
-    def counts(self, job_id: str) -> EvaluationCounts:
-        """How many of a job's evaluations stand in which state: the truth behind its progress."""
-        statement = (
-            select(EvaluationRow.state, func.count())
-            .where(EvaluationRow.job_id == job_id)
-            .group_by(EvaluationRow.state)
-        )
-        found = {row[0]: row[1] for row in self._session.execute(statement)}
-        return EvaluationCounts(
-            pending=found.get(EvaluationState.PENDING, 0),
-            done=found.get(EvaluationState.DONE, 0),
-            failed=found.get(EvaluationState.FAILED, 0),
-        )
-
-    def _end(self, evaluation_id: int, values: dict[str, Any]) -> bool:
-        statement = (
-            update(_EVALUATIONS)
-            .where(
-                _EVALUATIONS.c.id == evaluation_id,
-                _EVALUATIONS.c.state == EvaluationState.PENDING,
-            )
-            .values(finished_at=_CLOCK, **values)
-            .returning(_EVALUATIONS.c.id)
-        )
-        return self._session.execute(statement).one_or_none() is not None

@@ -227,29 +227,6 @@ class UnitRepository:
         order = (_UNITS.c.generation, _UNITS.c.shard, _UNITS.c.id)
         return [_unit(row) for row in self._session.execute(statement.order_by(*order))]
 
-    def pending_count(self, device: str) -> int:
-        """How many pending units of live jobs a worker of that device model may claim."""
-        statement = (
-            select(func.count())
-            .select_from(UnitRow)
-            .join(JobRow)
-            .where(
-                UnitRow.state == UnitState.PENDING,
-                JobRow.status.in_(_LIVE),
-                (UnitRow.device == device) | UnitRow.device.is_(None),
-            )
-        )
-        return self._session.scalar(statement) or 0
-
-    def leased_count(self, job_id: str) -> int:
-        """How many of a job's units workers hold now."""
-        statement = (
-            select(func.count())
-            .select_from(UnitRow)
-            .where(UnitRow.job_id == job_id, UnitRow.state == UnitState.LEASED)
-        )
-        return self._session.scalar(statement) or 0
-
     def all_over(self, job_id: str) -> bool:
         """Whether none of a job's units is pending or leased."""
         live = exists().where(

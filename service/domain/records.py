@@ -150,15 +150,6 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationCounts:
-    """How many evaluations of a job stand in which state."""
-
-    pending: int
-    done: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
 class Worker:
     """A worker as it last reported itself. `online`: it was seen lately and did not say goodbye."""
 

@@ -59,7 +59,10 @@ def _given(value: object) -> object:
 
 
 # JSON has lists only: a strict tuple would refuse them, its items stay strict.
-Triple = Annotated[tuple[float, float, float], Field(strict=False)]
+Mean = Annotated[float, Field(ge=-10, le=10)]
+Std = Annotated[float, Field(ge=1e-3, le=100)]
+Means = Annotated[tuple[Mean, Mean, Mean], Field(strict=False)]
+Stds = Annotated[tuple[Std, Std, Std], Field(strict=False)]
 Levels = Annotated[
     tuple[Annotated[int, Field(ge=0, le=8)], ...],
     Field(strict=False, min_length=1, max_length=9),
@@ -68,6 +71,8 @@ Levels = Annotated[
 # The length of a path is the path resolver's to judge: it answers PATH_NOT_ALLOWED.
 PathText = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+# A split becomes part of a path below the data set: no separator, no "..".
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 NotYet = Annotated[None, BeforeValidator(_not_yet)]
 
 
@@ -85,9 +90,13 @@ class DatasetSpec(_Strict):
     path: PathText = Field(
         description='Folder or file under an allow-listed root, or "builtin:digits".'
     )
-    train_split: Name = Field(default="train", description="Split for adaptation and fine-tuning.")
-    search_split: Name = Field(default="val", description="Split the search scores candidates on.")
-    report_split: Name | None = Field(
+    train_split: SplitName = Field(
+        default="train", description="Split for adaptation and fine-tuning."
+    )
+    search_split: SplitName = Field(
+        default="val", description="Split the search scores candidates on."
+    )
+    report_split: SplitName | None = Field(
         default=None,
         description="Split the winner is scored on, which the search never sees. "
         "null: `holdout` of the search split is kept from the search.",
@@ -102,10 +111,12 @@ class DatasetSpec(_Strict):
         default=0.2, gt=0, lt=1, description="Share of the search split kept for the report."
     )
 
-    @property
-    def builtin(self) -> bool:
-        """True for the data set that ships with the library."""
-        return self.path == BUILTIN_DIGITS
+    @model_validator(mode="after")
+    def _builtin_splits(self) -> Self:
+        splits = (self.train_split, self.search_split, self.report_split)
+        if self.path == BUILTIN_DIGITS and splits != ("train", "val", None):
+            raise ValueError("the built-in data set has splits of its own: leave the names out")
+        return self
 
 
 class InputSpec(_Strict):
@@ -124,17 +135,11 @@ class InputSpec(_Strict):
 class PreprocessSpec(_Strict):
     """How an image becomes the model's input. null: read off the checkpoint, else ImageNet's."""
 
-    mean: Triple | None = Field(default=None, description="Mean per channel, of pixels in 0..1.")
-    std: Triple | None = Field(default=None, description="Standard deviation per channel.")
+    mean: Means | None = Field(default=None, description="Mean per channel, of pixels in 0..1.")
+    std: Stds | None = Field(default=None, description="Standard deviation per channel.")
     channels: Literal["rgb", "bgr"] | None = Field(
         default=None, description="Order of the channels."
     )
-
-    @model_validator(mode="after")
-    def _positive_std(self) -> Self:
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError("every std must be above 0")
-        return self
 
 
 class SearchSettings(_Strict):
@@ -216,16 +221,6 @@ class SearchRequest(_Strict):
         if (self.latency_budget_ms is None) == (self.latency_budget is None):
             raise ValueError("give exactly one of latency_budget_ms and latency_budget")
         return self
-
-    @property
-    def budget_fraction(self) -> float | None:
-        """`latency_budget` as a fraction of the dense latency: 0.6 for "60%"; else None."""
-        return None if self.latency_budget is None else float(self.latency_budget[:-1]) / 100
-
-    @property
-    def builtin_checkpoint(self) -> bool:
-        """True for the supernet that ships with the library."""
-        return self.checkpoint == BUILTIN_DIGITS
 
 
 def parse_search_request(data: object) -> SearchRequest:

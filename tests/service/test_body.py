@@ -163,6 +163,11 @@ INVALID = {
     "height 100000": (with_(input={"height": 100000}), "/input/height"),
     "mode": (with_(input={"mode": "compiled"}), "/input/mode"),
     "adapt": (with_(adapt={"epochs": 1}), "/adapt"),
+    "a mean of 11": (with_(preprocess={"mean": [0, 0, 11.0]}), "/preprocess/mean/2"),
+    "a mean of -11": (with_(preprocess={"mean": [-11.0, 0, 0]}), "/preprocess/mean/0"),
+    "a std of 0": (with_(preprocess={"std": [0, 1.0, 1.0]}), "/preprocess/std/0"),
+    "a std of 1e-4": (with_(preprocess={"std": [1.0, 1e-4, 1.0]}), "/preprocess/std/1"),
+    "a std of 101": (with_(preprocess={"std": [1.0, 1.0, 101.0]}), "/preprocess/std/2"),
     "a number as checkpoint": (with_(checkpoint=5), "/checkpoint"),
     "no checkpoint": (b'{"dataset": "builtin:digits", "latency_budget": "5%"}', "/checkpoint"),
     "a list": (b"[]", ""),
@@ -179,6 +184,33 @@ def test_fields_that_are_refused(api: Api, name: str) -> None:
     for error in problem["errors"]:
         assert error["pointer"].startswith(pointer)
         assert error["message"]
+
+
+@pytest.mark.parametrize("field", ["train_split", "search_split", "report_split"])
+@pytest.mark.parametrize(
+    "split",
+    ["", ".", "..", "../other", "a/b", "a\\b", "/etc", ".hidden", "-x", "ä", "v\n", "a" * 129],
+)
+def test_a_split_is_a_plain_name(api: Api, field: str, split: str) -> None:
+    body = with_(dataset={"path": str(api.data), field: split})
+    problem = check_problem(post(api, body), 422, "VALIDATION_FAILED")
+    assert [error["pointer"] for error in problem["errors"]] == [f"/dataset/{field}"]
+
+
+def test_splits_of_usual_names_are_taken(api: Api) -> None:
+    splits = {"train_split": "train2017", "search_split": "val-a_1.0", "report_split": "9"}
+    answer = post(api, with_(dataset={"path": str(api.data), **splits}))
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["request"]["dataset"].items() >= splits.items()
+
+
+@pytest.mark.parametrize("field", ["train_split", "search_split", "report_split"])
+def test_the_built_in_set_has_splits_of_its_own(api: Api, field: str) -> None:
+    body = with_(dataset={"path": "builtin:digits", field: "other"})
+    problem = check_problem(post(api, body), 422, "VALIDATION_FAILED")
+    (error,) = problem["errors"]
+    assert error["pointer"] == "/dataset"
+    assert "splits of its own" in error["message"]
 
 
 def test_every_finding_is_reported_at_once(api: Api) -> None:

@@ -13,7 +13,7 @@ from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.db.workers import ONLINE_SECONDS, WorkerRepository
-from service.domain.records import EvaluationCounts, Job, Proposal, new_job_id
+from service.domain.records import Job, Proposal, new_job_id
 from service.domain.status import (
     TERMINAL,
     TRANSITIONS,
@@ -153,12 +153,11 @@ def test_an_evaluation_is_counted_once(engine: Engine, job_id: str) -> None:
         assert evaluations.add(job_id, 0, proposals) == 0
         assert evaluations.add(job_id, 1, [Proposal("[1,2]", [0, 1], 10.0)]) == 0
         assert evaluations.add(job_id, 1, []) == 0
-        first, second = evaluations.for_job(job_id, generation=0)
+        first, second = evaluations.for_job(job_id)
         assert evaluations.finish(first.id, 0.5, (0.4, 0.6))
         assert not evaluations.finish(first.id, 0.9)
-        assert evaluations.fail(second.id)
-        assert evaluations.counts(job_id) == EvaluationCounts(pending=0, done=1, failed=1)
-        (done,) = evaluations.for_job(job_id, state=EvaluationState.DONE)
+        done, waiting = evaluations.for_job(job_id)
+        assert (done.state, waiting.state) == (EvaluationState.DONE, EvaluationState.PENDING)
         assert (done.metric, done.metric_interval, done.genes) == (0.5, [0.4, 0.6], [0, 1])
         assert [row.id for row in evaluations.page(job_id, 1)] == [first.id]
         assert [row.id for row in evaluations.page(job_id, 9, after=first)] == [second.id]

@@ -14,6 +14,8 @@ from sparsevit.errors import CheckpointUnsafe
 from tests.worker import rows
 from worker.device import serve
 
+OPTIONS = dict(option.split("=", 1) for option in sys.argv[1:] if "=" in option)
+
 
 class FakeWork:
     """Does what the payload's "do" names."""
@@ -25,8 +27,11 @@ class FakeWork:
         """A device with a name."""
         if "refuse" in sys.argv:
             raise CheckpointUnsafe("no such device")
-        secrets = [name for name in ("DATABASE_URL", "REDIS_URL") if name in os.environ]
-        device = {**rows.DEVICE, "uuid": os.environ.get("FAKE_UUID", "CPU-1"), "secrets": secrets}
+        device = {
+            **rows.DEVICE,
+            "uuid": OPTIONS.get("FAKE_UUID", "CPU-1"),
+            "environment": sorted(os.environ),
+        }
         return {"device": device, "versions": {"torch": "none"}}
 
     def forget(self) -> None:
@@ -36,7 +41,7 @@ class FakeWork:
     def run(self, request: Mapping[str, Any], report: Callable[[int, int], None]) -> dict[str, Any]:
         """Do one thing: what a test asks for, or what a unit of a job would answer."""
         if request["kind"] != "test":
-            time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+            time.sleep(float(OPTIONS.get("FAKE_SECONDS", "0")))
             return rows.simulate(request["kind"], request["payload"])
         return getattr(self, f"do_{request['payload']['do']}")(request["payload"], report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ DEVICE = str(Path(__file__).with_name("fake_device.py"))
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     name, *options = sys.argv[1:]
+    # The device process gets little of the environment.
+    options += [f"{key}={value}" for key, value in os.environ.items() if key.startswith("FAKE_")]
     try:
         Node(load_settings(), DeviceProcess([sys.executable, DEVICE, *options]), name).run()
     except DeviceUnavailable as error:

@@ -67,9 +67,13 @@ def test_runs_units_in_one_process_that_stays(process: DeviceProcess) -> None:
 
 
 def test_secrets_do_not_reach_it(process: DeviceProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@host/db")
-    monkeypatch.setenv("REDIS_URL", "redis://:secret@host")
-    assert process.hello(never)["device"]["secrets"] == []
+    secrets = ("DATABASE_URL", "REDIS_URL", "SPARSEVIT_KEY", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY")
+    wanted = ("PATH", "HOME", "PYTHONPATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LC_ALL")
+    for name in (*secrets, *wanted):
+        monkeypatch.setenv(name, os.environ.get(name, "C"))
+    passed = set(process.hello(never)["device"]["environment"])
+    assert passed.isdisjoint(secrets)
+    assert passed >= set(wanted)
 
 
 def test_prints_cannot_forge_or_break_an_answer(process: DeviceProcess) -> None:

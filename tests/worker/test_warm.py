@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,23 +67,43 @@ class TestCheckFiles:
     @pytest.mark.parametrize(
         ("what", "error"), [("checkpoint", CheckpointMismatch), ("dataset", DatasetError)]
     )
-    def test_a_changed_replaced_or_missing_file_does_not(
+    def test_a_changed_or_missing_file_does_not(
         self, tmp_path: Path, what: str, error: type[Exception]
     ) -> None:
-        file, other = tmp_path / "file", tmp_path / "other"
+        file = tmp_path / "file"
         file.write_bytes(b"weights")
         files = {"checkpoint": None, "dataset": None, what: recorded(file)}
         file.write_bytes(b"other weights")
         with pytest.raises(error, match="changed after"):
             check_files(files)
         files[what] = recorded(file)
-        other.write_bytes(file.read_bytes())
-        other.replace(file)
+        os.utime(file, ns=(0, files[what]["mtime_ns"] + 1))
         with pytest.raises(error, match="changed after"):
             check_files(files)
         file.unlink()
         with pytest.raises(error, match="cannot be read"):
             check_files(files)
+
+    def test_a_copy_that_kept_its_times_passes(self, tmp_path: Path) -> None:
+        file, copy = tmp_path / "file", tmp_path / "copy"
+        file.write_bytes(b"weights")
+        record = recorded(file)
+        shutil.copy2(file, copy)
+        copy.replace(file)
+        assert recorded(file)["inode"] != record["inode"]
+        check_files({"checkpoint": record, "dataset": None})
+
+
+def test_what_was_resolved_is_opened_not_what_was_asked_for() -> None:
+    request = rows.request(
+        checkpoint="/data/latest.safetensors", dataset={"path": "/data/set", "limit": 3}
+    )
+    files = {"checkpoint": {"path": "/data/v1.safetensors"}, "dataset": {"path": "/data/sets/1"}}
+    arguments = session_arguments(request, files, None)
+    assert arguments["checkpoint"] == "/data/v1.safetensors"
+    assert arguments["dataset"] == request["dataset"] | {"path": "/data/sets/1"}
+    builtin = session_arguments(rows.request(), {"checkpoint": None, "dataset": None}, None)
+    assert (builtin["checkpoint"], builtin["dataset"]["path"]) == ("builtin:digits",) * 2
 
 
 def test_the_inspection_settles_what_the_request_left_open() -> None:
@@ -90,6 +112,8 @@ def test_the_inspection_settles_what_the_request_left_open() -> None:
     before = session_arguments(request, files, None)
     after = session_arguments(request, files, rows.INSPECTION)
     assert before["score"] == "late"
+    assert before["inspected"] is None
+    assert after["inspected"] == {"checkpoint": "c" * 64, "dataset": "d" * 64}
     assert before["input"]["height"] is None
     assert after["score"] == rows.INSPECTION["score"]
     assert after["input"] == rows.INPUT

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from worker.files import check_files
+from worker.files import check_checkpoint, check_dataset, check_files
 from worker.requests import session_arguments
 from worker.runners import calibrate, evaluate, inspect, measure
 from worker.warm import WarmSessions
@@ -28,6 +28,9 @@ RUNNERS: dict[str, Runner] = {
     "evaluate": evaluate.run,
     "measure": measure.run,
 }
+
+CHECKS = ("files", "inspected")
+"""Arguments that say what a session must be opened on, not how."""
 
 
 class SessionWork:
@@ -56,6 +59,9 @@ class SessionWork:
         arguments = request["session"]
         check_files(arguments["files"])
         session = self._sessions.get(arguments)
+        if request["kind"] == "measure":
+            # Its document names the data set's hash: the images must still be those.
+            check_dataset(_dataset_sha256(session), arguments["inspected"])
         result = RUNNERS[request["kind"]](session, request["payload"], report)
         if request["kind"] == "inspect":
             resolved = session_arguments(arguments, arguments["files"], result)
@@ -74,5 +80,13 @@ class SessionWork:
     def _open(self, arguments: Mapping[str, Any]) -> Session:
         from sparsevit.search.steps import Session
 
-        named = {name: value for name, value in arguments.items() if name != "files"}
-        return Session(device=self._device, **named)
+        named = {name: value for name, value in arguments.items() if name not in CHECKS}
+        session = Session(device=self._device, **named)
+        check_checkpoint(session.model.weights_sha256, arguments["inspected"])
+        return session
+
+
+def _dataset_sha256(session: Session) -> str:
+    from sparsevit.data.sources import dataset_sha256
+
+    return dataset_sha256(session.dataset, session.classes)

@@ -1,0 +1,92 @@
+"""A job's rows, as the coordinator reads them: what was asked for, settled, measured and scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from service.domain.records import Evaluation, Job, Unit
+from service.domain.status import EvaluationState, UnitKind
+from sparsevit.search import choices, evolution
+from sparsevit.search.feasible import FeasibleSet
+from sparsevit.search.latency_map import LatencyMap
+from sparsevit.search.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """All that a step looks at."""
+
+    job: Job
+    units: Sequence[Unit]
+    evaluations: Sequence[Evaluation]
+    latency_map: LatencyMap | None
+
+    @property
+    def inspection(self) -> Mapping[str, Any]:
+        assert self.job.inspection is not None, "a job past its inspection has one"
+        return self.job.inspection
+
+    @property
+    def scope(self) -> str:
+        return self.job.request["latency_scope"]
+
+    @property
+    def search(self) -> Mapping[str, Any]:
+        return self.job.request["search"]
+
+    @property
+    def settings(self) -> evolution.EvolutionSettings:
+        names = (field.name for field in fields(evolution.EvolutionSettings))
+        return evolution.EvolutionSettings(**{name: self.search[name] for name in names})
+
+    @property
+    def space(self) -> SearchSpace:
+        return choices.search_space(self.inspection, self.search["levels"])
+
+    @property
+    def budget(self) -> float | str:
+        """As asked for: milliseconds or a share of dense."""
+        request = self.job.request
+        return request["latency_budget_ms"] or request["latency_budget"]
+
+    @property
+    def map(self) -> LatencyMap:
+        assert self.latency_map is not None, "a job past its calibration has a latency map"
+        return self.latency_map
+
+    @cached_property
+    def feasible(self) -> FeasibleSet:
+        """The configs predicted within the budget."""
+        dense_ms = choices.dense_ms(self.map, self.scope)
+        budget_ms = choices.parse_budget(self.budget, dense_ms)
+        return FeasibleSet(self.space, self.map, budget_ms, self.scope)
+
+    @property
+    def planned(self) -> int:
+        """How many evaluations the search makes, at most."""
+        settings = self.settings
+        planned = min(settings.population * settings.generations, self.feasible.count)
+        return min(planned, settings.max_evaluations or planned)
+
+    @property
+    def history(self) -> list[evolution.Evaluation]:
+        """Ended evaluations in the order of their proposal, whatever order they ended in."""
+        ended = [row for row in self.evaluations if row.state != EvaluationState.PENDING]
+        ended.sort(key=lambda row: (row.generation, row.position))
+        return [
+            evolution.Evaluation(
+                tuple(row.genes),
+                row.generation,
+                math.nan if row.metric is None else row.metric,
+                row.latency_ms,
+            )
+            for row in ended
+        ]
+
+    def the(self, kind: UnitKind) -> Unit | None:
+        """The job's one unit of this kind."""
+        return next((unit for unit in self.units if unit.kind == kind), None)
