@@ -34,12 +34,12 @@ def pareto_picture(
         return np.array([(speed * row[field], row["metric"]) for row in rows]).reshape(-1, 2)
 
     rows = job.search_facts["evaluations"]
-    within = latency["interval"][1] <= job.budget_ms
+    within = latency["interval"][1] <= latency["budget"]
     return pareto_png(
         points=points(rows, "latency_ms"),
         front=points((p for p in front if p["on_front"]), "latency_predicted"),
         dense=(latency["dense"], metric["dense"]["value"]),
-        budget_ms=job.budget_ms,
+        budget_ms=latency["budget"],
         winner=(latency["p50"], metric["value"]) if within else None,
         uniform=points((row for row in rows if len(set(row["genes"])) == 1), "latency_ms"),
         metric_name=f"{document['metric']['name']} ({metric['split']} split)",

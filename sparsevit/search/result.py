@@ -83,11 +83,11 @@ def latency_document(job: Verification, finalist: Finalist) -> dict[str, Any]:
     return {
         **{k: getattr(latency, k) for k in ("p50", "p90", "p99", "converged", "disturbed")},
         "interval": list(latency.interval),
-        "budget": job.budget_ms,
+        "budget": finalist.budget_ms,
         "dense": latency.reference_p50,
         "scope": job.scope,
         "device": job.session.device_facts["model"],
-        "predicted": job.latency_map.predict(finalist.genes, job.scope),
+        "predicted": job.predict(finalist.genes),
         "scopes": {scope: scope_document(m) for scope, m in finalist.latency.items()},
     }
 
@@ -156,7 +156,7 @@ def front_point(
         "metric": finalist.scores.value if finalist else row["metric"],
         "metric_interval": list(finalist.scores.interval) if finalist else None,
         "split": job.session.splits.search_name,
-        "latency_predicted": float(job.latency_map.predict(genes, job.scope)),
+        "latency_predicted": job.predict(genes),
         "latency_ms": latency.p50 if latency else None,
         "latency_interval": list(latency.interval) if latency else None,
         "measured": latency is not None,
