@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SETTLED_BY_INSPECTION = ("input", "preprocess", "score", "task")
+SETTLED_BY_INSPECTION = ("input", "preprocess", "score", "task", "evaluation_threads")
 Files = Mapping[str, Mapping[str, Any] | None]
 """{"checkpoint": record, "dataset": record} of POST; a null record is built in."""
 

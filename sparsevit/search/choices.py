@@ -33,8 +33,8 @@ NEAREST_MARGIN = 0.05
 WORTHWHILE = 0.02
 """Less than this share of the dense latency is within the noise: sparsity does not pay then."""
 
-UNIFORM = 2
-"""Uniform configs measured beside the finalists: the best predicted feasible, and one in reserve."""
+UNIFORM = 3
+"""Uniform configs measured beside the finalists: the best predicted feasible, and two in reserve."""
 
 
 def search_space(inspection: Mapping[str, Any], levels: Sequence[int] | None) -> SearchSpace:

@@ -46,6 +46,8 @@ class Session:
     checkpoint: a path, a built-in name, or a loaded TaskModel. dataset: see data.sources.
     input: height, width (None: the data set's own), batch, precision, mode, threads.
     preprocess, score, task: None takes what the checkpoint says, or the library's default.
+    evaluation_threads: CPU threads of evaluations; settled at inspection, since another count sums
+    in another order, and workers with more cores must find the same. None: torch's own.
     measure_seconds: the most that each of the three measurements (calibration, model, backbone)
     may take; quiet devices need far less.
     """
@@ -59,9 +61,11 @@ class Session:
         preprocess: Mapping[str, Any] | None = None,
         score: str | None = None,
         task: str | None = None,
+        evaluation_threads: int | None = None,
         measure_seconds: float = MEASURE_SECONDS,
     ) -> None:
         self.measure_seconds = measure_seconds
+        self.evaluation_threads = evaluation_threads or torch.get_num_threads()
         self.device = _open_device(device)
         given = isinstance(checkpoint, TaskModel)  # a caller's model stays as it is
         model = copy.deepcopy(checkpoint) if given else load_model(checkpoint)
@@ -141,6 +145,7 @@ class Session:
             "metric": self.model.metric,
             "images": len(self.splits.search),
             "shards": self.shards,
+            "evaluation_threads": self.evaluation_threads,
             "adapted": self.model.adapted is not None,
             "device": self.device_facts["model"],
             "latency_map_key": map_key(self.map_facts()),
@@ -191,9 +196,8 @@ class Session:
         indices: Sequence[int],
         progress: Progress | None = None,
     ) -> list[list[metrics.State]]:
-        """Metric states [candidate][batch of images], at the threads of the input: another count
-        sums in another order, and workers with more cores must find the same."""
-        with thread_count(self.input["threads"]):
+        """Metric states [candidate][batch of images], at the job's evaluation threads."""
+        with thread_count(self.evaluation_threads):
             return evaluate(self.model, candidates, self.score, dataset, indices, progress=progress)
 
     def measure(

@@ -187,8 +187,11 @@ def test_a_callers_model_stays_as_it_was(tiny_model) -> None:
     assert tiny_model.backbone.executed_windows is None
 
 
-def test_evaluation_runs_at_the_threads_of_the_input(tiny_model) -> None:
-    session = Session(tiny_model, DIGITS, input={"threads": 2, "height": 112, "width": 112})
+def test_evaluation_runs_at_the_threads_settled_at_inspection(tiny_model) -> None:
+    """Whatever a worker's own count is: here it is 1."""
+    shape = {"height": 112, "width": 112}
+    session = Session(tiny_model, DIGITS, input=shape, evaluation_threads=2)
+    assert session.inspect()["evaluation_threads"] == 2
     seen: list[int] = []
     session.model.backbone.patch_embed.register_forward_pre_hook(
         lambda *_: seen.append(torch.get_num_threads())

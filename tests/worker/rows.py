@@ -38,6 +38,7 @@ INSPECTION: dict[str, Any] = {
     "architecture": {"pairs": list(PAIRS)},
     "windows": list(WINDOWS),
     "task": "semantic_segmentation",
+    "evaluation_threads": 2,
     "checkpoint_sha256": "c" * 64,
     "dataset_sha256": "d" * 64,
     "input": INPUT,

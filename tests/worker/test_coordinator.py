@@ -208,7 +208,7 @@ class TestVerify:
 
     def test_the_baselines_are_the_densest_uniform_configs_within_the_budget(self) -> None:
         # Uniform level k is predicted at 3 + 4 * (10 - k) ms; the budget is 25.8 ms.
-        assert self.verified().pending[0].payload["uniform"] == [(5,) * 4, (6,) * 4]
+        assert self.verified().pending[0].payload["uniform"] == [(5,) * 4, (6,) * 4, (7,) * 4]
 
     def test_the_search_travels_with_them(self) -> None:
         world = self.verified()

@@ -17,6 +17,7 @@ from service.domain.status import JobStatus, Stage, UnitKind, UnitState
 from tests.worker import rows
 from tests.worker.conftest import NewJob
 from worker.leases import Leases
+from worker.requests import SETTLED_BY_INSPECTION
 
 MODEL, UUID = "Testium 3000", "CPU-1"
 ERROR = {"code": "INTERNAL", "message": "it broke"}
@@ -170,7 +171,7 @@ def test_after_the_inspection_its_word_counts(
     with session_scope(engine) as session:
         JobRepository(session).set_inspection(job.id, rows.INSPECTION, MODEL, "c", "d")
     arguments = leases.request(replace(unit, kind=UnitKind.CALIBRATE))["session"]
-    for name in ("input", "preprocess", "score", "task"):
+    for name in SETTLED_BY_INSPECTION:
         assert arguments[name] == rows.INSPECTION[name]
 
 
