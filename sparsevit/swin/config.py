@@ -14,6 +14,14 @@ MAX_BLOCKS = 200
 MAX_TABLE_ENTRIES = 2**26  # of the position index and the shift masks, over all blocks: 1 GiB
 BOUNDS = {"in_channels": 1024, "patch_size": 64, "embed_dim": 4096, "window_size": 64}
 MAX_MLP_RATIO = 64
+MAX_POSITIONS = 4096  # rows or columns of an absolute position embedding
+
+# What happens to the shifted partition of a map that fits into one window (paper.md, pitfall 2):
+#   shift  it is shifted all the same             transformers' SwinBackbone, OpenMMLab's detectors
+#   whole  no shift where either side fits        original code, transformers' SwinModel
+#   axis   no shift along a side that fits        torchvision, timm
+# All three agree on maps larger than a window; `whole` and `axis` also on square ones.
+SMALL_MAPS = ("shift", "whole", "axis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +30,9 @@ class SwinConfig:
 
     embed_dim doubles at each stage; num_heads has one entry per stage. A stage's depth is even:
     its blocks come in pairs, regular then shifted.
+    small_map: how a map no larger than a window is shifted, one of SMALL_MAPS.
+    absolute_positions: (rows, columns) of the embedding that is added to the patches, resized
+    to the image's; None as in every released Swin.
     """
 
     in_channels: int = 3
@@ -32,6 +43,8 @@ class SwinConfig:
     window_size: int = 7
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    small_map: str = "shift"
+    absolute_positions: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for field, most in BOUNDS.items():
@@ -42,6 +55,9 @@ class SwinConfig:
         self._check_mlp()
         if not isinstance(self.qkv_bias, bool):
             raise ConfigError(f"qkv_bias is {self.qkv_bias!r}; it is true or false.")
+        if self.small_map not in SMALL_MAPS:
+            raise ConfigError(f"small_map is {self.small_map!r}; it is one of {SMALL_MAPS}.")
+        self._check_positions()
 
     def _check_stages(self) -> None:
         if not 1 <= len(self.depths) <= MAX_STAGES:
@@ -75,6 +91,17 @@ class SwinConfig:
                 "at least one channel."
             )
 
+    def _check_positions(self) -> None:
+        if self.absolute_positions is None:
+            return
+        grid = _whole_numbers("absolute_positions", self.absolute_positions)
+        if len(grid) != 2 or not all(1 <= side <= MAX_POSITIONS for side in grid):
+            raise ConfigError(
+                f"absolute_positions is {list(grid)}; it is [rows, columns], each 1 to "
+                f"{MAX_POSITIONS}, or null."
+            )
+        object.__setattr__(self, "absolute_positions", grid)
+
     @property
     def dims(self) -> tuple[int, ...]:
         """Channels of each stage."""
@@ -103,7 +130,8 @@ class SwinConfig:
         return -(-rows // self.window_size) * -(-cols // self.window_size)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"depths": list(self.depths), "num_heads": list(self.num_heads)}
+        """As JSON holds it: lists for tuples."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> SwinConfig:
@@ -115,7 +143,7 @@ class SwinConfig:
 
 def _whole_numbers(field: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, (list, tuple)):
-        raise ConfigError(f"{field} is {values!r}; it is a list with one number per stage.")
+        raise ConfigError(f"{field} is {values!r}; it is a list of whole numbers.")
     if any(isinstance(v, bool) or not isinstance(v, int) for v in values):
         raise ConfigError(f"{field} is {list(values)}; its entries are whole numbers.")
     return tuple(values)
