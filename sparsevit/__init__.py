@@ -20,10 +20,11 @@ _EXPORTS = {
     "SwinConfig": "sparsevit.swin.config",
     "adapt": "sparsevit.training.adapt",
     "finetune": "sparsevit.training.finetune",
-    "load_backbone": "sparsevit.swin.checkpoints.microsoft",
+    "load_backbone": "sparsevit.swin.checkpoints.load",
     "load_config": "sparsevit.deploy",
     "load_model": "sparsevit.tasks.files",
     "run_search": "sparsevit.search.run",
+    "save_backbone": "sparsevit.swin.checkpoints.save",
     "save_model": "sparsevit.tasks.files",
 }
 

@@ -14,7 +14,7 @@ from sparsevit.errors import CheckpointMismatch
 from sparsevit.latency.meter import measure_many
 from sparsevit.latency.receipt import device_facts
 from sparsevit.sparsity.config import SparsityConfig
-from sparsevit.swin.checkpoints.microsoft import load_backbone
+from sparsevit.swin.checkpoints.load import load_backbone
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel
 from sparsevit.tasks.files import load_model

@@ -1,14 +1,12 @@
-"""Checkpoint files: what was saved loads unchanged; what is no checkpoint of ours says why."""
+"""Task model files: what was saved loads unchanged; what is none of ours says why."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import struct
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,13 @@ from torch import nn
 
 import sparsevit
 from sparsevit.errors import (
-    CheckpointCorrupt,
     CheckpointError,
     CheckpointMismatch,
-    CheckpointTooLarge,
-    CheckpointUnsafe,
     ConfigError,
 )
-from sparsevit.swin.checkpoints.microsoft import load_backbone
-from sparsevit.swin.checkpoints.reading import read_tensors
 from sparsevit.swin.config import SwinConfig
-from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.files import load_model, save_model, sha256_file
+from tests.sparsevit.checkpoints.damage import spoiled
 
 
 @pytest.fixture
@@ -65,86 +58,11 @@ def test_the_shipped_supernet_loads_dense() -> None:
     assert model.adapted == sparsevit.SparsityConfig.dense((1,)).score
 
 
-class Canary:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
-def test_a_pickle_that_runs_code_is_refused_unopened(tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    for name in ("a.pth", "b.pt"):
-        (tmp_path / name).write_bytes(pickle.dumps({"w": Canary(canary)}))
-        with pytest.raises(CheckpointError) as caught:
-            load_model(tmp_path / name)
-        assert caught.value.code == "CHECKPOINT_UNSAFE"
-    torch.save({"w": Canary(canary)}, tmp_path / "c.pth")
-    with pytest.raises(CheckpointUnsafe, match="could run code"):
-        load_model(tmp_path / "c.pth")
-    (tmp_path / "d.pkl").write_bytes(pickle.dumps({}))
-    with pytest.raises(CheckpointUnsafe, match="save_file"):
-        load_model(tmp_path / "d.pkl")
-    assert not canary.exists()
-
-
-def header(length: int, body: bytes) -> bytes:
-    return struct.pack("<Q", length) + body
-
-
-MANY = json.dumps({f"tensor{i}": {} for i in range(100_000)}).encode()
-
-
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (b"", CheckpointCorrupt),
-        (b"abc", CheckpointCorrupt),
-        (header(2**63, b"{}"), CheckpointCorrupt),
-        (header(2, b"[]"), CheckpointCorrupt),
-        (header(9, b"{" * 9), CheckpointCorrupt),
-        (header(len(MANY), MANY), CheckpointTooLarge),
-    ],
-)
-def test_damaged_safetensors_are_named(tmp_path: Path, content: bytes, error: type) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(error):
-        load_model(path)
-
-
-def test_overlapping_tensors_are_refused(tmp_path: Path) -> None:
-    entry = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
-    body = json.dumps({"a": entry, "b": entry}).encode()
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(header(len(body), body) + bytes(16))
-    with pytest.raises(CheckpointCorrupt):
-        load_model(path)
-
-
-def test_a_truncated_zip_and_a_bomb_are_refused(tmp_path: Path) -> None:
-    whole = tmp_path / "whole.pth"
-    torch.save({"w": torch.zeros(1000)}, whole)
-    cut = tmp_path / "cut.pth"
-    cut.write_bytes(whole.read_bytes()[:700])
-    with pytest.raises(CheckpointError) as caught:
-        load_model(cut)
-    assert caught.value.code in ("CHECKPOINT_CORRUPT", "CHECKPOINT_UNSAFE")
-    bomb = tmp_path / "bomb.pth"
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("data.pkl", bytes(10_000_000))
-    with pytest.raises(CheckpointTooLarge):
-        load_model(bomb)
-
-
 def test_a_network_that_is_no_swin_is_named(tmp_path: Path) -> None:
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     save_file(other.state_dict(), tmp_path / "resnet.safetensors")
     with pytest.raises(CheckpointMismatch, match="no task model"):
         load_model(tmp_path / "resnet.safetensors")
-    with pytest.raises(CheckpointMismatch, match="no Swin backbone"):
-        load_backbone(tmp_path / "resnet.safetensors")
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -167,69 +85,9 @@ def test_wrong_shapes_and_nan_weights_are_named(saved: Path) -> None:
         load_model(saved)
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "backbone.", "state_dict.backbone."])
-def test_a_bare_backbone_is_inferred_from_its_tensors(tmp_path: Path, prefix: str) -> None:
-    config = SwinConfig(embed_dim=8, depths=(2, 4), num_heads=(1, 2), window_size=5, mlp_ratio=2.0)
-    torch.manual_seed(0)
-    backbone = SparseSwin(config).eval()
-    state = {prefix + k: v for k, v in backbone.state_dict().items()}
-    state[f"{prefix}layers.0.blocks.1.attn_mask"] = torch.zeros(3)
-    state[f"{prefix}head.weight"] = torch.zeros(3, 3)
-    nested: dict = {}
-    for key, value in state.items():
-        place = nested
-        if prefix:
-            for part in prefix.split(".")[:1]:
-                place = place.setdefault(part, {})
-            key = key.split(".", 1)[1]
-        place[key] = value
-    torch.save(nested, tmp_path / "swin.pth")
-    again = load_backbone(tmp_path / "swin.pth")
-    assert again.config == config
-    images = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        for a, b in zip(again(images), backbone(images), strict=True):
-            assert torch.equal(a, b)
-
-
 def test_a_missing_file_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         load_model(tmp_path / "nowhere.safetensors")
-
-
-def spoiled(raw: bytes, rng: random.Random) -> bytes:
-    """The bytes with some of them changed, or cut short."""
-    if rng.random() < 0.3:
-        return raw[: rng.randrange(len(raw))]
-    changed = bytearray(raw)
-    # Half of the changes fall where a file keeps its structure: at its start and its end.
-    span = len(raw) if rng.random() < 0.5 else min(len(raw), 1500)
-    for _ in range(rng.randint(1, 4)):
-        place = rng.randrange(span)
-        changed[place if rng.random() < 0.7 else len(raw) - 1 - place] = rng.randrange(256)
-    return bytes(changed)
-
-
-def small_state() -> dict[str, torch.Tensor]:
-    return SparseSwin(
-        SwinConfig(embed_dim=4, depths=(2,), num_heads=(1,), window_size=2)
-    ).state_dict()
-
-
-@pytest.mark.parametrize("kind", ["zip", "legacy"])
-def test_damaged_torch_files_load_or_say_so(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "swin.pth"
-    torch.save(small_state(), path, _use_new_zipfile_serialization=kind == "zip")
-    raw = path.read_bytes()
-    load_backbone(path)
-    refused = 0
-    for seed in range(300):
-        path.write_bytes(spoiled(raw, random.Random(seed)))
-        try:
-            load_backbone(path)
-        except CheckpointError:
-            refused += 1
-    assert refused > 100
 
 
 def test_damaged_safetensors_load_or_say_so(tiny_model, saved: Path) -> None:
@@ -242,72 +100,6 @@ def test_damaged_safetensors_load_or_say_so(tiny_model, saved: Path) -> None:
         except CheckpointError:
             refused += 1
     assert refused > 100
-
-
-@pytest.mark.parametrize(
-    "error", [AssertionError, IndexError, AttributeError, EOFError, struct.error, RecursionError]
-)
-def test_whatever_torch_raises_is_damage(tmp_path: Path, monkeypatch, error: type) -> None:
-    path = tmp_path / "swin.pth"
-    torch.save({"w": torch.zeros(1)}, path)
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise error("broken")
-
-    monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(CheckpointCorrupt, match="damaged"):
-        read_tensors(path)
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 1 TB")])
-def test_a_file_that_asks_for_all_memory_is_too_large(
-    tmp_path: Path, monkeypatch, error: Exception
-) -> None:
-    path = tmp_path / "swin.pth"
-    torch.save({"w": torch.zeros(1)}, path)
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(CheckpointTooLarge):
-        read_tensors(path)
-
-
-@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"", 0, 1, ""), IndexError()])
-def test_a_directory_of_a_zip_that_cannot_be_read_is_damage(
-    tmp_path: Path, monkeypatch, error: Exception
-) -> None:
-    path = tmp_path / "swin.pth"
-    torch.save({"w": torch.zeros(1)}, path)
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(zipfile.ZipFile, "infolist", fail)
-    with pytest.raises(CheckpointCorrupt, match="damaged"):
-        read_tensors(path)
-
-
-def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
-    torch.save({"w": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "wide.pth")
-    with pytest.raises(CheckpointTooLarge):
-        read_tensors(tmp_path / "wide.pth")
-
-
-def test_dicts_that_refer_to_each_other_do_not_take_forever(tmp_path: Path) -> None:
-    value: Any = 0
-    for _ in range(4):
-        value = dict.fromkeys(range(1000), value)
-    torch.save(value, tmp_path / "tangle.pth")
-    with pytest.raises(CheckpointTooLarge, match="entries"):
-        read_tensors(tmp_path / "tangle.pth")
-
-
-def test_a_sparse_tensor_is_named(tmp_path: Path) -> None:
-    torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "sparse.pth")
-    with pytest.raises(CheckpointMismatch, match="w is no plain tensor"):
-        read_tensors(tmp_path / "sparse.pth")
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
@@ -413,80 +205,6 @@ def test_metadata_that_is_no_description_is_named(saved: Path, part: str, text: 
     save_file(load_file(saved), saved, metadata_of(saved) | {part: text})
     with pytest.raises(CheckpointMismatch):
         load_model(saved)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "layers.0.blocks.0.gamma_1",
-        "absolute_pos_embed",
-        "patch_embed.extra",
-        "layers.0.blocks.1.attn.logit_scale",
-        "layers.999999999.blocks.0.attn.proj.bias",
-        "layers.3.downsample.norm.weight",
-    ],
-)
-def test_a_backbone_tensor_without_a_place_is_named(tmp_path: Path, key: str) -> None:
-    torch.save(small_state() | {key: torch.ones(4)}, tmp_path / "swin.pth")
-    with pytest.raises(CheckpointMismatch, match=key):
-        load_backbone(tmp_path / "swin.pth")
-
-
-def test_heads_are_left_out(tmp_path: Path) -> None:
-    state = {"model." + key: value for key, value in small_state().items()}
-    for key in ("model.head.weight", "fc.weight", "decode_head.conv.weight", "optimizer.step"):
-        state[key] = torch.ones(4)
-    torch.save(state, tmp_path / "swin.pth")
-    assert load_backbone(tmp_path / "swin.pth").config.embed_dim == 4
-
-
-def test_the_final_norm_of_a_classifier_is_the_last_output_norm(tmp_path: Path) -> None:
-    config = SwinConfig(embed_dim=4, depths=(2, 2), num_heads=(1, 1), window_size=2)
-    state = {k: v for k, v in SparseSwin(config).state_dict().items() if not k.startswith("norm")}
-    state |= {"norm.weight": torch.full((8,), 3.0), "norm.bias": torch.full((8,), 5.0)}
-    torch.save(state, tmp_path / "swin.pth")
-    again = load_backbone(tmp_path / "swin.pth")
-    assert torch.equal(again.norm1.weight, torch.full((8,), 3.0))
-    assert torch.equal(again.norm1.bias, torch.full((8,), 5.0))
-    assert torch.equal(again.norm0.weight, torch.ones(4))
-
-
-@pytest.mark.parametrize(
-    ("key", "naming"),
-    [
-        ("swin.encoder.layers.0.blocks.0.attention.self.query.weight", "Hugging Face"),
-        ("features.1.0.attn.qkv.weight", "torchvision"),
-        ("backbone.stages.0.blocks.0.attn.w_msa.qkv.weight", "OpenMMLab"),
-    ],
-)
-def test_swins_in_other_namings_are_recognised(tmp_path: Path, key: str, naming: str) -> None:
-    save_file({key: torch.zeros(1)}, tmp_path / "swin.safetensors")
-    with pytest.raises(CheckpointMismatch, match=f"{naming}.*original naming only"):
-        load_backbone(tmp_path / "swin.safetensors")
-
-
-def test_a_backbone_is_compared_before_it_gets_memory(tmp_path: Path, monkeypatch) -> None:
-    built: list[str] = []
-
-    def build(config: SwinConfig) -> SparseSwin:
-        network = SparseSwin(config)
-        built.append(network.patch_embed.proj.weight.device.type)
-        return network
-
-    monkeypatch.setattr("sparsevit.swin.checkpoints.microsoft.SparseSwin", build)
-    state = small_state()
-    state["patch_embed.proj.weight"] = torch.zeros(4096, 3, 1, 1)
-    save_file(state, tmp_path / "swin.safetensors")
-    with pytest.raises(CheckpointMismatch, match="the architecture needs"):
-        load_backbone(tmp_path / "swin.safetensors")
-    assert built == ["meta"]
-
-
-def test_a_backbone_without_channels_is_named(tmp_path: Path) -> None:
-    state = small_state() | {"patch_embed.proj.weight": torch.zeros(0, 3, 4, 4)}
-    save_file(state, tmp_path / "swin.safetensors")
-    with pytest.raises(CheckpointMismatch, match="is none"):
-        load_backbone(tmp_path / "swin.safetensors")
 
 
 def test_a_swin_config_is_checked_where_it_is_made() -> None:

@@ -31,6 +31,7 @@ MAX_GROWTH = 20  # a file may hold tensors of this many times its own size (tied
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+PICKLE_SUFFIXES = (".pkl", ".pickle")
 ADVICE = (
     "Save the state dict as safetensors: safetensors.torch.save_file(model.state_dict(), PATH)."
 )
@@ -55,6 +56,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return _read_torch(path), {}
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.") from error
+    if path.suffix in PICKLE_SUFFIXES:
+        raise CheckpointUnsafe(
+            f"{path.name} is a bare pickle, which could run code, and is not opened. detectron2's "
+            "hold NumPy arrays under `model`: where you trust the file, convert it once (see "
+            f"docs/checkpoints.md). {ADVICE}"
+        )
     raise CheckpointUnsafe(
         f"{path.name} is no {SAFETENSORS_SUFFIX} and none of {TORCH_SUFFIXES}. {ADVICE}"
     )

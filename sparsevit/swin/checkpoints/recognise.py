@@ -1,0 +1,161 @@
+"""Where in a file's tensors a Swin lies, in which dialect, and what the rest is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparsevit.errors import CheckpointMismatch
+from sparsevit.swin.checkpoints.dialect import Dialect, fill
+from sparsevit.swin.checkpoints.huggingface import (
+    HUGGINGFACE,
+    HUGGINGFACE_MASKFORMER,
+    HUGGINGFACE_MEMORY,
+)
+from sparsevit.swin.checkpoints.microsoft import MICROSOFT
+from sparsevit.swin.checkpoints.openmmlab import OPENMMLAB
+from sparsevit.swin.checkpoints.report import shown, some
+from sparsevit.swin.checkpoints.timm import TIMM, TIMM_FEATURES
+from sparsevit.swin.checkpoints.torchvision import TORCHVISION
+from sparsevit.swin.config import MAX_STAGES
+
+# Of those with the same blocks the first wins where neither merges nor norms tell.
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        MICROSOFT,
+        TIMM,
+        TIMM_FEATURES,
+        TORCHVISION,
+        HUGGINGFACE,
+        HUGGINGFACE_MASKFORMER,
+        HUGGINGFACE_MEMORY,
+        OPENMMLAB,
+    )
+}
+
+SWIN_V2 = re.compile(
+    r"attn\.(\w+\.)?(logit_scale|cpb_mlp\.|meta_mlp\.)"
+    r"|attention\.(\w+\.)?(logit_scale|continuous_position_bias_mlp\.)"
+)
+EMA = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
+
+DERIVED = "follows from the architecture"
+UNUSED_NORM = "a final norm that a backbone with stage norms does not use"
+REST = "another part of a larger model"
+# In order: the first that a key matches is why it was left.
+REASONS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (DERIVED, re.compile(r"(relative_position_index|relative_coords_table|attn_mask)$")),
+    ("only used in pre-training", re.compile(r"(^|\.)mask_token$")),
+    ("an EMA copy", EMA),
+    ("state of the training", re.compile(r"(^|\.)(optim\w*|(lr_)?scheduler\w*|scaler)\.")),
+    ("a head", re.compile(r"^(head|heads|classifier|fc)\.")),
+    (UNUSED_NORM, re.compile(r"^(norm|(swin\.)?layernorm)\.")),
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A backbone in a file: its dialect and what stands before its names."""
+
+    dialect: Dialect
+    prefix: str
+
+    @property
+    def outside(self) -> str:
+        """What stands before the names of its stage norms."""
+        return self.dialect.outside(self.prefix)
+
+    def keys(self, ours: str) -> tuple[str, ...]:
+        """The file's tensors that make up ours."""
+        return tuple(self.prefix + key for key in self.dialect.keys(ours))
+
+    def stage_norm(self, stage: int) -> str:
+        """The file's output norm of a stage, in a dialect that has them."""
+        return self.outside + fill(self.dialect.stage_norm or "", stage)
+
+    def own(self, keys: Iterable[str]) -> list[str]:
+        """Those of the file's tensors that are named as parts of this backbone are."""
+        norm = self.dialect.stage_norm
+        inner, outer = self.dialect.roots(), self.dialect.roots([norm] if norm else [])
+        return [
+            key
+            for key in keys
+            if (key.startswith(self.prefix) and inner.match(key, len(self.prefix)))
+            or (key.startswith(self.outside) and outer.match(key, len(self.outside)))
+        ]
+
+
+def find(tensors: Mapping[str, Tensor], name: str) -> tuple[Place, tuple[str, ...]]:
+    """The backbone to load, and notes on the choice; CheckpointMismatch where there is no Swin."""
+    places = sorted(_places(tensors), key=lambda place: _rank(place.prefix))
+    second = next(filter(SWIN_V2.search, places[0].own(tensors) if places else tensors), None)
+    if second is not None:
+        raise CheckpointMismatch(
+            f"{name} is a Swin V2 ({shown(second)}): its attention and its norms differ. This "
+            "library computes the first Swin only."
+        )
+    if not places:
+        raise CheckpointMismatch(
+            f"{name} holds no Swin backbone in a naming that is known here (docs/checkpoints.md "
+            f"lists them). Its first tensors are {some(sorted(tensors))}."
+        )
+    return places[0], _choice(places)
+
+
+def reasons(place: Place, left: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Why each tensor is left, the reasons in their order."""
+    found: dict[str, list[str]] = {reason: [] for reason, _ in REASONS} | {REST: []}
+    for key in left:
+        inner = _behind_common(key, place.prefix)
+        fitting = (reason for reason, pattern in REASONS if pattern.search(inner))
+        found[next(fitting, REST)].append(key)
+    return {reason: tuple(keys) for reason, keys in found.items() if keys}
+
+
+def _places(tensors: Mapping[str, Tensor]) -> list[Place]:
+    places: dict[str, Place] = {}
+    for dialect in DIALECTS.values():
+        ends = (key for key in tensors if f".{key}".endswith(f".{dialect.signature}"))
+        for key in ends:
+            place = Place(dialect, key.removesuffix(dialect.signature))
+            known = places.get(place.prefix)
+            if known is None or _evidence(tensors, place) > _evidence(tensors, known):
+                places[place.prefix] = place
+    return list(places.values())
+
+
+def _evidence(tensors: Mapping[str, Tensor], place: Place) -> tuple[bool, bool]:
+    """What tells dialects apart whose blocks have the same names: merges, then stage norms."""
+    merge = place.keys("layers.0.downsample.reduction.weight")[0]
+    norms = place.dialect.stage_norm is not None and any(
+        f"{place.stage_norm(stage)}.weight" in tensors for stage in range(MAX_STAGES)
+    )
+    return merge in tensors, norms
+
+
+def _rank(prefix: str) -> tuple[bool, int, str]:
+    return bool(EMA.search(prefix)), len(prefix), prefix
+
+
+def _choice(places: list[Place]) -> tuple[str, ...]:
+    if len(places) == 1:
+        return ()
+    taken, *others = (repr(shown(place.prefix)) for place in places)
+    listed = some(others)
+    return (
+        f"The file holds {len(places)} Swins; the one under {taken} was loaded, not those under "
+        f"{listed}.",
+    )
+
+
+def _behind_common(key: str, prefix: str) -> str:
+    """The key without the leading names that it shares with the backbone's prefix."""
+    theirs, ours = key.split("."), prefix.split(".")[:-1]
+    shared = 0
+    while shared < min(len(theirs), len(ours)) and theirs[shared] == ours[shared]:
+        shared += 1
+    return ".".join(theirs[shared:])

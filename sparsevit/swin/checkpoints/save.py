@@ -1,0 +1,136 @@
+"""A backbone written back in a dialect of the user's choice."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparsevit.errors import ConfigError
+from sparsevit.swin.checkpoints.dialect import POSITIONS, Dialect, fill, our_keys
+from sparsevit.swin.checkpoints.reading import SAFETENSORS_SUFFIX, TORCH_SUFFIXES
+from sparsevit.swin.checkpoints.recognise import DIALECTS, Place
+from sparsevit.swin.checkpoints.translate import LEAVES
+from sparsevit.swin.model import SparseSwin
+
+
+def save_backbone(
+    model: SparseSwin, path: str | Path, *, dialect: str = "microsoft", prefix: str = ""
+) -> None:
+    """Writes the backbone as `.safetensors`, or as `.pth`, `.pt` or `.bin` by torch.save.
+
+    dialect, prefix: as in `model.load_report` for the names it came with; see
+    `backbone_to_tensors`. The file is written whole or not at all.
+    """
+    path = Path(path)
+    tensors = backbone_to_tensors(model, dialect=dialect, prefix=prefix)
+    if path.suffix == SAFETENSORS_SUFFIX:
+        from safetensors.torch import save
+
+        # transformers opens no file whose metadata lacks the format.
+        metadata = {"format": "pt", "architecture": json.dumps(model.config.to_dict())}
+        raw = save(tensors, metadata)
+    elif path.suffix in TORCH_SUFFIXES:
+        buffer = io.BytesIO()
+        torch.save(tensors, buffer)
+        raw = buffer.getvalue()
+    else:
+        raise ConfigError(
+            f"{path.name} ends in none of {(SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)}: which format is it?"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(raw)
+    part.replace(path)
+
+
+def backbone_to_tensors(
+    model: SparseSwin, *, dialect: str = "microsoft", prefix: str = ""
+) -> dict[str, Tensor]:
+    """The backbone's weights, on the CPU, by the names and in the layout of a dialect.
+
+    prefix: what to put before each name, such as `backbone.`.
+    A model without trained stage norms whose small_map is a classifier's gets the one final norm
+    of a classifier, every other the norms of its stages; norms that reading fills in again (the
+    identity) are left out of it. ConfigError where the dialect has no place for a part.
+    """
+    table = _dialect(dialect)
+    if prefix and not prefix.endswith("."):
+        raise ConfigError(f"the prefix {prefix!r} does not end with a dot.")
+    state = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
+    written: dict[str, Tensor] = {}
+    for ours in our_keys(model.config.depths):
+        if ours in state:
+            theirs = table.write(ours, state[ours])
+            written |= {prefix + key: tensor for key, tensor in theirs.items()}
+    norms = _norms_to_write(model, state)
+    classifier = norms == [len(model.config.depths) - 1] and model.config.small_map != "shift"
+    written |= _norms(Place(table, prefix), state, norms, classifier)
+    if POSITIONS in state:
+        written |= _positions(table, state[POSITIONS], classifier, prefix)
+    # Copies: pieces of one tensor share its memory, which no file format takes.
+    return {
+        key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in written.items()
+    }
+
+
+def _dialect(name: str) -> Dialect:
+    if name not in DIALECTS:
+        raise ConfigError(f"there is no dialect {name!r}; it is one of {tuple(DIALECTS)}.")
+    return DIALECTS[name]
+
+
+def _norms_to_write(model: SparseSwin, state: dict[str, Tensor]) -> list[int]:
+    """Stages whose output norm a file must hold to be read back as the same network."""
+    stages = range(len(model.config.depths))
+    if model.config.small_map == "shift":
+        return list(stages)
+    return [i for i in stages if i == stages[-1] or not _is_identity(state, f"norm{i}")]
+
+
+def _is_identity(state: dict[str, Tensor], norm: str) -> bool:
+    return bool((state[f"{norm}.weight"] == 1).all() and (state[f"{norm}.bias"] == 0).all())
+
+
+def _norms(
+    place: Place, state: dict[str, Tensor], stages: list[int], classifier: bool
+) -> dict[str, Tensor]:
+    table, last = place.dialect, stages[-1]
+    trained = [i for i in stages if not _is_identity(state, f"norm{i}")]
+    if table.final_norms and (classifier or (table.stage_norm is None and set(trained) <= {last})):
+        modules = {last: place.prefix + fill(table.final_norms[0], last)}
+    elif table.stage_norm is not None:
+        modules = {stage: place.stage_norm(stage) for stage in stages}
+    elif not trained:
+        return {}
+    else:
+        numbers = ", ".join(str(i + 1) for i in trained)
+        raise ConfigError(
+            f"{table.title} has no output norm for stages {numbers}, and those of this model are "
+            "trained: write another dialect."
+        )
+    return {
+        f"{module}.{leaf}": state[f"norm{stage}.{leaf}"]
+        for stage, module in modules.items()
+        for leaf in LEAVES
+    }
+
+
+def _positions(
+    table: Dialect, positions_1CHW: Tensor, classifier: bool, prefix: str
+) -> dict[str, Tensor]:
+    if not table.positions:
+        raise ConfigError(f"{table.title} has no absolute positions: write another dialect.")
+    rows, columns = positions_1CHW.shape[-2:]
+    square = rows == columns
+    if table.grid_positions and not (classifier and square):
+        return {prefix + table.positions[0]: positions_1CHW}
+    if not square:
+        raise ConfigError(
+            f"{table.title} stores absolute positions as a list, which loses that they fill {rows} "
+            f"rows and {columns} columns: write another dialect."
+        )
+    return {prefix + table.positions[0]: positions_1CHW.flatten(2).transpose(1, 2)}
