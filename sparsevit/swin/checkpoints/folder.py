@@ -33,13 +33,21 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
 
 
-def read_folder(
-    folder: Path,
-) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any] | None]:
-    """All tensors of a model folder, its weights' metadata, and its config.json (None without).
+# Tensors by name, string metadata, and the content of config.json (None without one).
+Content = tuple[dict[str, Tensor], dict[str, str], dict[str, Any] | None]
 
-    safetensors are preferred to pickles. Raises a CheckpointError, as `read_tensors` does.
-    """
+
+def read_checkpoint(path: Path) -> Content:
+    """All that a file or a model folder holds. Raises a CheckpointError, as `read_tensors` does."""
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise CheckpointError(f"{shown(path.name)} cannot be read: {error.strerror}.") from error
+    return _read_folder(path) if folder else (*read_tensors(path), None)
+
+
+def _read_folder(folder: Path) -> Content:
+    """safetensors are preferred to pickles, one file to shards."""
     config = _read_json(folder, CONFIG) if _exists(folder, CONFIG) else None
     for weights in WEIGHTS:
         if _exists(folder, weights):

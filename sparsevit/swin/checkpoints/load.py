@@ -18,8 +18,7 @@ from sparsevit.errors import CheckpointMismatch, ConfigError
 from sparsevit.swin.checkpoints import huggingface
 from sparsevit.swin.checkpoints.dialect import POSITIONS, TABLE
 from sparsevit.swin.checkpoints.fitting import check_fit
-from sparsevit.swin.checkpoints.folder import read_folder
-from sparsevit.swin.checkpoints.reading import read_tensors
+from sparsevit.swin.checkpoints.folder import read_checkpoint
 from sparsevit.swin.checkpoints.recognise import find
 from sparsevit.swin.checkpoints.report import LoadReport
 from sparsevit.swin.checkpoints.translate import LEAVES, Translation, default_small_map, translate
@@ -44,11 +43,7 @@ def load_backbone(
     and ConfigError for arguments that fit no Swin.
     """
     path = Path(path)
-    config = None
-    if path.is_dir():
-        tensors, metadata, config = read_folder(path)
-    else:
-        tensors, metadata = read_tensors(path)
+    tensors, metadata, config = read_checkpoint(path)
     model = backbone_from_tensors(
         tensors,
         path.name,
@@ -191,9 +186,7 @@ def _notes(
         notes.append(f"Its final norm became the output norm of stage {last + 1}.")
     if lacking:
         stages = ", ".join(str(stage + 1) for stage in lacking)
-        notes.append(
-            f"It has no output norm for stages {stages}: there they start as the identity."
-        )
+        notes.append(f"It has no output norm for stages {stages}: there it starts untrained.")
     if found.place.dialect.unfold_merge:
         notes.append("Its patch merging was reordered from the order of nn.Unfold.")
     if config.absolute_positions is not None:

@@ -113,7 +113,7 @@ def reasons(place: Place, left: Iterable[str]) -> dict[str, tuple[str, ...]]:
         inner = _behind_common(key, place.prefix)
         fitting = (reason for reason, pattern in REASONS if pattern.search(inner))
         found[next(fitting, REST)].append(key)
-    return {reason: tuple(keys) for reason, keys in found.items() if keys}
+    return {reason: tuple(sorted(keys)) for reason, keys in found.items() if keys}
 
 
 def _places(tensors: Mapping[str, Tensor]) -> list[Place]:
