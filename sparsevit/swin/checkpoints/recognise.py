@@ -22,7 +22,6 @@ from sparsevit.swin.checkpoints.timm import TIMM, TIMM_FEATURES
 from sparsevit.swin.checkpoints.torchvision import TORCHVISION
 from sparsevit.swin.config import MAX_STAGES
 
-# Of those with the same blocks the first wins where neither merges nor norms tell.
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
@@ -91,19 +90,21 @@ class Place:
 
 def find(tensors: Mapping[str, Tensor], name: str) -> tuple[Place, tuple[str, ...]]:
     """The backbone to load, and notes on the choice; CheckpointMismatch where there is no Swin."""
-    places = sorted(_places(tensors), key=lambda place: _rank(place.prefix))
-    second = next(filter(SWIN_V2.search, places[0].own(tensors) if places else tensors), None)
+    candidates = _candidates(tensors)
+    prefixes = sorted(candidates, key=_rank)
+    place = _best(tensors, candidates[prefixes[0]]) if prefixes else None
+    second = next(filter(SWIN_V2.search, place.own(tensors) if place else tensors), None)
     if second is not None:
         raise CheckpointMismatch(
             f"{name} is a Swin V2 ({shown(second)}): its attention and its norms differ. This "
             "library computes the first Swin only."
         )
-    if not places:
+    if place is None:
         raise CheckpointMismatch(
             f"{name} holds no Swin backbone in a naming that is known here (docs/checkpoints.md "
             f"lists them). Its first tensors are {some(sorted(tensors))}."
         )
-    return places[0], _choice(places)
+    return place, _choice(prefixes)
 
 
 def reasons(place: Place, left: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -116,39 +117,42 @@ def reasons(place: Place, left: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {reason: tuple(sorted(keys)) for reason, keys in found.items() if keys}
 
 
-def _places(tensors: Mapping[str, Tensor]) -> list[Place]:
-    places: dict[str, Place] = {}
+def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, list[Place]]:
+    """The dialects that a backbone under each prefix may be in, as its blocks are named."""
+    found: dict[str, list[Place]] = {}
     for dialect in DIALECTS.values():
-        ends = (key for key in tensors if f".{key}".endswith(f".{dialect.signature}"))
-        for key in ends:
-            place = Place(dialect, key.removesuffix(dialect.signature))
-            known = places.get(place.prefix)
-            if known is None or _evidence(tensors, place) > _evidence(tensors, known):
-                places[place.prefix] = place
-    return list(places.values())
+        signature = dialect.signature
+        for key in tensors:
+            if f".{key}".endswith(f".{signature}"):
+                prefix = key.removesuffix(signature)
+                found.setdefault(prefix, []).append(Place(dialect, prefix))
+    return found
 
 
-def _evidence(tensors: Mapping[str, Tensor], place: Place) -> tuple[bool, bool]:
-    """What tells dialects apart whose blocks have the same names: merges, then stage norms."""
-    merge = place.keys("layers.0.downsample.reduction.weight")[0]
-    norms = place.dialect.stage_norm is not None and any(
-        f"{place.stage_norm(stage)}.weight" in tensors for stage in range(MAX_STAGES)
-    )
-    return merge in tensors, norms
+def _best(tensors: Mapping[str, Tensor], places: list[Place]) -> Place:
+    """Merges, then stage norms tell apart what has the same blocks; else the first."""
+
+    def evidence(place: Place) -> tuple[bool, bool]:
+        merge = place.keys("layers.0.downsample.reduction.weight")[0]
+        norms = place.dialect.stage_norm is not None and any(
+            f"{place.stage_norm(stage)}.weight" in tensors for stage in range(MAX_STAGES)
+        )
+        return merge in tensors, norms
+
+    return max(places, key=evidence)
 
 
 def _rank(prefix: str) -> tuple[bool, int, str]:
     return bool(EMA.search(prefix)), len(prefix), prefix
 
 
-def _choice(places: list[Place]) -> tuple[str, ...]:
-    if len(places) == 1:
+def _choice(prefixes: list[str]) -> tuple[str, ...]:
+    if len(prefixes) == 1:
         return ()
-    taken, *others = (repr(shown(place.prefix)) for place in places)
-    listed = some(others)
+    taken, *others = (repr(shown(prefix)) for prefix in prefixes)
     return (
-        f"The file holds {len(places)} Swins; the one under {taken} was loaded, not those under "
-        f"{listed}.",
+        f"The file holds {len(prefixes)} Swins; the one under {taken} was loaded, not those under "
+        f"{some(others)}.",
     )
 
 

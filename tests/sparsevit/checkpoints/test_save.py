@@ -30,7 +30,7 @@ def network(dialect: str = "microsoft", **other) -> SparseSwin:
     model = randomise(SparseSwin(SwinConfig(**(shape | {"mlp_ratio": 3.0} | other))))
     if dialect in NORMLESS:
         for stage in range(3 if dialect == "timm-features" else 2):
-            model.output_norm(stage).reset_parameters()
+            model.get_submodule(f"norm{stage}").reset_parameters()
     return model
 
 
