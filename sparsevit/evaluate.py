@@ -17,7 +17,7 @@ from sparsevit.data.base import Dataset, batches
 from sparsevit.metrics import State, merge
 from sparsevit.sparsity.config import Genes, SparsityConfig
 from sparsevit.sparsity.score import WindowScore, get_score
-from sparsevit.swin.model import StageState
+from sparsevit.swin.stage import StageState
 from sparsevit.tasks.base import TaskModel
 
 EVALUATION_BATCH = 8
@@ -104,7 +104,7 @@ class _Walk:
         backbone = self.model.backbone
         self.check(stage, first, state, members)
         x = backbone.layers[stage].leave(state)
-        features = [*features, backbone.output_norm(stage)(x).permute(0, 3, 1, 2)]
+        features = features + backbone.outputs(stage, x)
         if stage == len(self.pairs) - 1:
             yield members, self.model.head(features)
             return

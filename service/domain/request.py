@@ -204,7 +204,7 @@ class SearchRequest(_Strict):
         default_factory=InputSpec, description="Input of the deployed model."
     )
     preprocess: PreprocessSpec | None = Field(default=None, description="Preprocessing of images.")
-    score: Literal["l2", "mean_abs", "variance", "late", "random"] | None = Field(
+    score: Literal["l2", "mean_abs", "variance", "late", "released", "random"] | None = Field(
         default=None, description="Window score; null: the library's default."
     )
     search: Annotated[SearchSettings, BeforeValidator(_given)] = Field(

@@ -21,7 +21,8 @@ from sparsevit.latency.meter import Measurement, measure_many
 from sparsevit.search.latency_map import LatencyMap, map_key
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes, SparsityConfig, kept_windows
-from sparsevit.sparsity.score import WindowScore, get_score
+from sparsevit.sparsity.score import Moment, WindowScore, get_score
+from sparsevit.swin.stage import StageState, SwinStage
 from sparsevit.tasks.base import TaskModel
 
 Progress = Callable[[int, int], None]
@@ -163,7 +164,7 @@ def _stage_parts(
     state = stage.enter(x.clone(), score)
     parts = [
         Part("enter", lambda: stage.enter(x, None), index),
-        Part("scored_enter", lambda: stage.enter(x, score), index),
+        Part("scored_enter", lambda: _scored(stage, stage.enter(x, score), score), index),
     ]
     windows = state.partitions[0].windows
     for pair in range(model.backbone.config.pairs[index]):
@@ -173,7 +174,7 @@ def _stage_parts(
                 continue
             seen.add(kept)
             # `late` scores inside the first pair where anything is dropped.
-            scored = score if level or not score.after_first_block else None
+            scored = score if level or score.moment is not Moment.FIRST_BLOCK else None
             parts.append(
                 Part(
                     "pair",
@@ -186,13 +187,19 @@ def _stage_parts(
     return parts
 
 
+def _scored(stage: SwinStage, state: StageState, score: WindowScore) -> None:
+    """`released` scores before the first pair that drops anything: once a stage, as on entry."""
+    if score.moment is Moment.FIRST_SPARSE_PAIR:
+        stage.rank(state, score)
+
+
 def _without_blocks(model: TaskModel, images: Tensor) -> list[Tensor]:
     """The backbone's forward with every block left out: what no ratio can change."""
     backbone, features = model.backbone, []
     x = backbone.patch_embed(images)
     for index, stage in enumerate(backbone.layers):
         x = stage.leave(stage.enter(x, None))
-        features.append(backbone.output_norm(index)(x).permute(0, 3, 1, 2))
+        features += backbone.outputs(index, x)
         if stage.downsample is not None:
             x = stage.downsample(x)
     return features

@@ -13,7 +13,7 @@ from typing import Any
 from sparsevit.errors import ConfigError
 
 MAX_LEVEL = 8
-SCORE_NAMES = ("l2", "mean_abs", "variance", "late", "random")
+SCORE_NAMES = ("l2", "mean_abs", "variance", "late", "released", "random")
 DEFAULT_SCORE = "variance"  # by the evidence in sparsevit/data/digits-supernet.md
 
 Genes = tuple[int, ...]

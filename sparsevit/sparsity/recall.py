@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsevit.data.base import Dataset, batches
 from sparsevit.sparsity.config import kept_windows
 from sparsevit.sparsity.score import get_score
-from sparsevit.swin.model import StageState
+from sparsevit.swin.stage import StageState
 from sparsevit.tasks.semantic import SegmentationModel
 
 

@@ -15,34 +15,34 @@ class WindowAttention(nn.Module):
     Input and output rows_RC: [windows * N, C], window after window.
     """
 
-    def __init__(self, dim: int, heads: int, window_size: int, shift: int, qkv_bias: bool) -> None:
+    def __init__(self, dim: int, heads: int, window_size: int, qkv_bias: bool) -> None:
         super().__init__()
-        self.heads, self.tokens = heads, window_size**2
+        self.heads, self.window_size, self.tokens = heads, window_size, window_size**2
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(
             torch.zeros((2 * window_size - 1) ** 2, heads)
         )
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        # Buffers follow from the window size: not saved, so checkpoints may carry them or not.
-        self.register_buffer(
-            "relative_position_index", relative_position_index(window_size), persistent=False
-        )
-        masks = shift_masks(window_size, shift) if shift else None
-        self.register_buffer("shift_masks", masks, persistent=False)
 
-    def bias(self, types_n: Tensor) -> Tensor:
-        """Position bias, plus each window's shift mask: [1 or windows, heads, N, N]."""
-        table = self.relative_position_bias_table[self.relative_position_index]
-        bias_hNN = table.view(self.tokens, self.tokens, self.heads).permute(2, 0, 1)
-        if self.shift_masks is None:
+    def bias(self, types_n: Tensor | None) -> Tensor:
+        """Position bias, plus each window's shift mask: [1 or windows, heads, N, N].
+
+        types_n: shift mask of each window; None where nothing is shifted.
+        """
+        table = self.relative_position_bias_table
+        index = relative_position_index(self.window_size, table.device)
+        bias_hNN = table[index].view(self.tokens, self.tokens, self.heads).permute(2, 0, 1)
+        if types_n is None:
             return bias_hNN[None]
         # The masks are picked before the sum: the gradient of the bias is then a plain reduction.
-        return bias_hNN[None] + self.shift_masks.to(bias_hNN.dtype)[types_n, None]
+        masks = shift_masks(self.window_size, table.device).to(table.dtype)
+        return bias_hNN[None] + masks[types_n, None]
 
-    def forward(self, rows_RC: Tensor, types_n: Tensor) -> Tensor:
+    def forward(self, rows_RC: Tensor, types_n: Tensor | None) -> Tensor:
         channels = rows_RC.shape[1]
         qkv = self.qkv(rows_RC).view(-1, self.tokens, 3, self.heads, channels // self.heads)
         query, key, val = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [windows, heads, N, d]
-        out = F.scaled_dot_product_attention(query, key, val, attn_mask=self.bias(types_n))
+        bias = self.bias(types_n).to(query.dtype)  # autocast leaves parameters in fp32
+        out = F.scaled_dot_product_attention(query, key, val, attn_mask=bias)
         return self.proj(out.transpose(1, 2).reshape(-1, channels))

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsevit.swin.model import SparseSwin, StageState
+from sparsevit.swin.model import SparseSwin
+from sparsevit.swin.stage import StageState
 
 
 @torch.inference_mode()

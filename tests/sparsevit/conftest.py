@@ -10,6 +10,9 @@ from sparsevit.data.digits import CLASSES
 from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.semantic import SegmentationModel
+from tests.oracles import import_torchvision
+
+import_torchvision()  # before any test imports transformers
 
 
 @pytest.fixture(autouse=True)

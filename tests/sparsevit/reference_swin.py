@@ -6,56 +6,99 @@ paper describes, each kept window is computed alone, and the map is put together
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sparsevit.sparsity.config import SparsityConfig
-from sparsevit.swin.model import SparseSwin, SwinBlock
+from sparsevit.swin.layers import SwinBlock
+from sparsevit.swin.model import SparseSwin
+
+Shift = tuple[int, int]
+
+
+@dataclass
+class Trace:
+    """What the definition computed: feature maps [B, C, H, W] by stage, and which windows each block
+    kept, best first: chosen[image][stage][block]."""
+
+    maps: list[Tensor]
+    chosen: list[list[list[list[int]]]] = field(default_factory=list)
+
+
+def trace(model: SparseSwin, images: Tensor, sparsity: SparsityConfig) -> Trace:
+    """Runs the definition, image by image."""
+    chosen: list[list[list[list[int]]]] = []
+    per_image = [_image(model, image[None], sparsity, chosen) for image in images]
+    return Trace([torch.cat(maps) for maps in zip(*per_image, strict=True)], chosen)
 
 
 def features(model: SparseSwin, images: Tensor, sparsity: SparsityConfig) -> list[Tensor]:
-    """Feature maps [B, C, H, W] of every stage, computed image by image."""
-    per_image = [_image(model, image[None], sparsity) for image in images]
-    return [torch.cat(maps) for maps in zip(*per_image, strict=True)]
+    return trace(model, images, sparsity).maps
 
 
-def _image(model: SparseSwin, image: Tensor, sparsity: SparsityConfig) -> list[Tensor]:
+def shifts_of(model: SparseSwin, x: Tensor) -> tuple[Shift, Shift]:
+    """Rolls of the regular and of the shifted blocks for a map [H, W, C]."""
+    window, rule = model.config.window_size, model.config.small_map
+    half = window // 2
+    high, wide = x.shape[0] > window, x.shape[1] > window
+    if rule == "shift":
+        return (0, 0), (half, half)
+    if rule == "whole":
+        return (0, 0), ((half, half) if high and wide else (0, 0))
+    return (0, 0), (half if high else 0, half if wide else 0)
+
+
+def _image(
+    model: SparseSwin, image: Tensor, sparsity: SparsityConfig, chosen: list
+) -> list[Tensor]:
     x = model.patch_embed(image)[0]
-    maps = []
+    maps, window = [], model.config.window_size
+    chosen.append([])
     for index, stage in enumerate(model.layers):
-        levels = sparsity.levels[index]
-        order = [
-            scores_of(x, b.shift, model.config.window_size, sparsity.score)
-            for b in stage.blocks[:2]
-        ]
+        levels, shifts = sparsity.levels[index], shifts_of(model, x)
+
+        def score(x: Tensor, shifts: tuple[Shift, Shift] = shifts) -> list[list[float]]:
+            return [scores_of(x, s, window, sparsity.score).tolist() for s in shifts]
+
+        scores = score(x)
+        chosen[-1].append([])
+        seen_sparse = False
         for number, block in enumerate(stage.blocks):
-            late_first = sparsity.score == "late" and number == 0
-            level = 0 if late_first else levels[number // 2]
-            x = block_forward(block, x, model.config.window_size, level, order[number % 2])
-            if late_first:
-                order = [
-                    scores_of(x, b.shift, model.config.window_size, "l2") for b in stage.blocks[:2]
-                ]
-        maps.append(model.output_norm(index)(x).permute(2, 0, 1)[None])
+            level = levels[number // 2]
+            if sparsity.score == "late" and number == 0:
+                level = 0
+            if sparsity.score == "released" and level and not seen_sparse:
+                scores, seen_sparse = score(x), True
+            count = len(windows_of(x, window, shifts[number % 2]))
+            values = scores[number % 2]
+            order = sorted(range(count), key=lambda i: (-values[i], i))
+            kept = order[: max(1, count * (10 - level) // 10)]
+            chosen[-1][-1].append(kept)
+            x = block_forward(block, x, window, shifts[number % 2], kept)
+            if sparsity.score == "late" and number == 0:
+                scores = score(x)
+        maps += model.outputs(index, x[None])
         if stage.downsample is not None:
             x = stage.downsample(x[None])[0]
     return maps
 
 
-def windows_of(x: Tensor, window: int, shift: int) -> list[tuple[Tensor, Tensor]]:
+def windows_of(x: Tensor, window: int, shift: Shift) -> list[tuple[Tensor, Tensor]]:
     """(rows, columns) of the padded map, as index vectors, of every window; row-major."""
     height, width = -(-x.shape[0] // window) * window, -(-x.shape[1] // window) * window
     found = []
     for top in range(0, height, window):
         for left in range(0, width, window):
-            rows = (torch.arange(top, top + window) + shift) % height
-            cols = (torch.arange(left, left + window) + shift) % width
+            rows = (torch.arange(top, top + window) + shift[0]) % height
+            cols = (torch.arange(left, left + window) + shift[1]) % width
             found.append((rows, cols))
     return found
 
 
-def scores_of(x: Tensor, shift: int, window: int, score: str) -> Tensor:
+def scores_of(x: Tensor, shift: Shift, window: int, score: str) -> Tensor:
     values = []
     for rows, cols in windows_of(x, window, shift):
         tokens = torch.stack(
@@ -64,7 +107,7 @@ def scores_of(x: Tensor, shift: int, window: int, score: str) -> Tensor:
         tokens = tokens.float()
         if score in ("l2", "late"):
             values.append(tokens.norm())
-        elif score == "mean_abs":
+        elif score in ("mean_abs", "released"):
             values.append(tokens.abs().mean(1).norm())
         elif score == "variance":
             values.append(tokens.var(0, unbiased=False).sum())
@@ -73,20 +116,18 @@ def scores_of(x: Tensor, shift: int, window: int, score: str) -> Tensor:
     return torch.stack(values)
 
 
-def block_forward(block: SwinBlock, x: Tensor, window: int, level: int, scores: Tensor) -> Tensor:
-    cut = windows_of(x, window, block.shift)
-    kept = max(1, len(cut) * (10 - level) // 10)
-    values = scores.tolist()
-    chosen = sorted(range(len(cut)), key=lambda i: (-values[i], i))[:kept]
+def block_forward(
+    block: SwinBlock, x: Tensor, window: int, shift: Shift, chosen: list[int]
+) -> Tensor:
+    cut = windows_of(x, window, shift)
     height, width, channels = x.shape
     normed = block.norm1(x)
     normed = F.pad(normed, (0, 0, 0, -width % window, 0, -height % window))
     out = x.clone()
     for index in chosen:
         rows, cols = cut[index]
-        attended = attend(
-            block, normed[rows][:, cols].reshape(-1, channels), rows, cols, normed.shape
-        )
+        tokens = normed[rows][:, cols].reshape(-1, channels)
+        attended = attend(block, tokens, rows, cols, normed.shape, shift)
         for i, row in enumerate(rows.tolist()):
             for j, col in enumerate(cols.tolist()):
                 if row < height and col < width:
@@ -96,7 +137,7 @@ def block_forward(block: SwinBlock, x: Tensor, window: int, level: int, scores: 
 
 
 def attend(
-    block: SwinBlock, tokens: Tensor, rows: Tensor, cols: Tensor, padded: torch.Size
+    block: SwinBlock, tokens: Tensor, rows: Tensor, cols: Tensor, padded: torch.Size, shift: Shift
 ) -> Tensor:
     """Attention of one window; in a shifted one tokens of different image regions do not meet."""
     attn, window = block.attn, len(rows)
@@ -111,12 +152,11 @@ def attend(
             for b, (k, m) in enumerate(positions):
                 entry = (i - k + window - 1) * (2 * window - 1) + (j - m + window - 1)
                 logits[a, b] = logits[a, b] + attn.relative_position_bias_table[entry, head]
-                if block.shift and (
-                    region(rows, i, block.shift, padded[0])
-                    != region(rows, k, block.shift, padded[0])
-                    or region(cols, j, block.shift, padded[1])
-                    != region(cols, m, block.shift, padded[1])
-                ):
+                apart = region(rows, i, shift[0], padded[0]) != region(rows, k, shift[0], padded[0])
+                apart |= region(cols, j, shift[1], padded[1]) != region(
+                    cols, m, shift[1], padded[1]
+                )
+                if apart:
                     logits[a, b] = logits[a, b] - 100.0
         outputs.append(logits.softmax(-1) @ value[:, part])
     return attn.proj(torch.cat(outputs, -1))
@@ -124,4 +164,6 @@ def attend(
 
 def region(axis: Tensor, position: int, shift: int, length: int) -> bool:
     """Whether a position wrapped round the edge, in a window that holds both kinds."""
+    if not shift:
+        return False
     return bool(axis[position] < shift and (axis >= length - len(axis) + shift).any())

@@ -8,7 +8,7 @@ from sparsevit.evaluate import evaluate, run_trie
 from sparsevit.metrics import merge
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.sparsity.score import SCORES, get_score
-from sparsevit.swin.model import SwinBlock
+from sparsevit.swin.layers import SwinBlock
 
 CANDIDATES = [(0, 0, 0), (3, 0, 2), (3, 0, 5), (3, 4, 4), (8, 8, 8), (3, 0, 2)]
 

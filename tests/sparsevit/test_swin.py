@@ -199,7 +199,10 @@ def test_kept_windows_are_integer_arithmetic() -> None:
 
 
 def test_partition_covers_every_token_once() -> None:
-    for height, width, shift in ((14, 14, 3), (10, 17, 3), (5, 3, 3), (10, 17, 0)):
+    shifts = ((3, 3), (3, 3), (3, 3), (0, 0), (0, 3))
+    for (height, width), shift in zip(
+        ((14, 14), (10, 17), (5, 3), (10, 17), (7, 17)), shifts, strict=True
+    ):
         part = partition(height, width, 7, shift, torch.device("cpu"))
         real = part.tokens_nN[part.tokens_nN < height * width]
         assert sorted(real.tolist()) == list(range(height * width))
