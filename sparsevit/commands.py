@@ -1,4 +1,4 @@
-"""The library's commands: adapt, finetune, bench. They need no server."""
+"""The library's commands: inspect, adapt, finetune, bench. They need no server."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ TrainSplit = Annotated[str, typer.Option(help="Split of the data set to train on
 def register(app: typer.Typer) -> None:
     """Adds the library's commands to the command line."""
     example = "Example: sparsevit "
+    app.command(epilog=example + "inspect swin_tiny_patch4_window7_224.pth --json")(inspect)
     app.command(epilog=example + "adapt model.safetensors /data/city -o supernet.safetensors")(
         adapt
     )
@@ -45,6 +46,34 @@ def register(app: typer.Typer) -> None:
         "tuned.safetensors"
     )(finetune)
     app.command(epilog=example + "bench model.safetensors --config best.json --threads 1")(bench)
+
+
+def inspect(
+    path: Annotated[str, typer.Argument(help="A checkpoint file, or a folder of Hugging Face's.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Says what Swin a checkpoint holds: dialect, architecture, what is loaded or left, and why."""
+    from sparsevit.swin.checkpoints.load import load_backbone
+    from sparsevit.tasks.files import checkpoint_path
+
+    model = load_backbone(checkpoint_path(path))
+    config, report = model.config, model.load_report
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if as_json:
+        architecture = config.to_dict() | {"dims": list(config.dims)}
+        found = {"architecture": architecture, "parameters": parameters}
+        typer.echo(json.dumps(report.to_dict() | found, indent=2))
+        return
+    typer.echo(
+        f"Swin: dims {_row(config.dims)}, depths {_row(config.depths)}, heads "
+        f"{_row(config.num_heads)}, window {config.window_size}, patch {config.patch_size}, "
+        f"{parameters / 1e6:.2f} M parameters."
+    )
+    typer.echo(str(report))
+
+
+def _row(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def adapt(

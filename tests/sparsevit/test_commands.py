@@ -64,7 +64,35 @@ def test_bench_times_a_config_beside_dense(app, tmp_path: Path) -> None:
     assert sparse["ratio"] < 1
 
 
+def test_inspect_says_what_a_checkpoint_holds(app, tmp_path: Path) -> None:
+    shape = sparsevit.SwinConfig(embed_dim=8, depths=(2, 4), num_heads=(1, 2), small_map="whole")
+    path = tmp_path / "swin.pth"
+    sparsevit.save_backbone(sparsevit.SparseSwin(shape), path, dialect="timm", prefix="model.")
+    done = invoke(app, "inspect", path)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [
+        "Swin: dims 8 16, depths 2 4, heads 1 2, window 7, patch 4, 0.02 M parameters.",
+        f"{path}: 87 tensors, dialect timm under 'model.'.",
+        "Its final norm became the output norm of stage 2.",
+        "It has no output norm for stages 1: there it starts untrained.",
+        "Maps no larger than a window: axis, as timm does with such files.",
+    ]
+
+
+def test_inspect_in_json(app) -> None:
+    done = CliRunner().invoke(app, ["inspect", "builtin:digits", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    architecture = found["architecture"]
+    assert (architecture["dims"], architecture["depths"]) == ([24, 48, 96], [2, 2, 6])
+    assert (found["dialect"], found["prefix"]) == ("microsoft", "backbone.")
+    assert len(found["left"]["a head"]) > 0
+    network = sparsevit.load_model("builtin:digits").backbone
+    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    assert found["loaded"] == len(network.state_dict())
+
+
 def test_every_command_shows_an_example(app) -> None:
-    for name in ("adapt", "finetune", "bench"):
+    for name in ("inspect", "adapt", "finetune", "bench"):
         text = invoke(app, name, "--help").output
         assert f"Example: sparsevit {name}" in " ".join(text.split())
