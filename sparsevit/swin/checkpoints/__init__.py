@@ -1,1 +1,1 @@
-"""Reading Swin checkpoints: safely, and in the naming (dialect) they were written in."""
+"""Swin checkpoints: read safely in any dialect (load.py), and written back (save.py)."""

@@ -53,9 +53,9 @@ def backbone_to_tensors(
     """The backbone's weights, on the CPU, by the names and in the layout of a dialect.
 
     prefix: what to put before each name, such as `backbone.`.
-    A model without trained stage norms whose small_map is a classifier's gets the one final norm
-    of a classifier, every other the norms of its stages; norms that reading fills in again (the
-    identity) are left out of it. ConfigError where the dialect has no place for a part.
+    With small_map "shift" the norms of all stages are written. Otherwise those that are untrained
+    are not, since reading fills them in, and a model with the last one only gets the final norm of
+    a classifier. ConfigError where the dialect has no place for a part.
     """
     table = _dialect(dialect)
     if prefix and not prefix.endswith("."):
@@ -66,9 +66,9 @@ def backbone_to_tensors(
         if ours in state:
             theirs = table.write(ours, state[ours])
             written |= {prefix + key: tensor for key, tensor in theirs.items()}
-    norms = _norms_to_write(model, state)
-    classifier = norms == [len(model.config.depths) - 1] and model.config.small_map != "shift"
-    written |= _norms(Place(table, prefix), state, norms, classifier)
+    norms, last = _norms_to_write(model, state), len(model.config.depths) - 1
+    classifier = norms == [last] and model.config.small_map != "shift"
+    written |= _norms(Place(table, prefix), state, norms, last, classifier)
     if POSITIONS in state:
         written |= _positions(table, state[POSITIONS], classifier, prefix)
     # Copies: pieces of one tensor share its memory, which no file format takes.
@@ -85,29 +85,30 @@ def _dialect(name: str) -> Dialect:
 
 def _norms_to_write(model: SparseSwin, state: dict[str, Tensor]) -> list[int]:
     """Stages whose output norm a file must hold to be read back as the same network."""
-    stages = range(len(model.config.depths))
+    last = len(model.config.depths) - 1
+    stages = [i for i in range(last + 1) if f"norm{i}.weight" in state]
     if model.config.small_map == "shift":
-        return list(stages)
-    return [i for i in stages if i == stages[-1] or not _is_identity(state, f"norm{i}")]
+        return stages
+    return [i for i in stages if i == last or not _is_untrained(state, f"norm{i}")]
 
 
-def _is_identity(state: dict[str, Tensor], norm: str) -> bool:
+def _is_untrained(state: dict[str, Tensor], norm: str) -> bool:
     return bool((state[f"{norm}.weight"] == 1).all() and (state[f"{norm}.bias"] == 0).all())
 
 
 def _norms(
-    place: Place, state: dict[str, Tensor], stages: list[int], classifier: bool
+    place: Place, state: dict[str, Tensor], stages: list[int], last: int, classifier: bool
 ) -> dict[str, Tensor]:
-    table, last = place.dialect, stages[-1]
-    trained = [i for i in stages if not _is_identity(state, f"norm{i}")]
-    if table.final_norms and (classifier or (table.stage_norm is None and set(trained) <= {last})):
-        modules = {last: place.prefix + fill(table.final_norms[0], last)}
-    elif table.stage_norm is not None:
+    """The norms of these stages, in the form of a classifier or of a backbone."""
+    table = place.dialect
+    modules: dict[int, str] = {}
+    if table.stage_norm is not None and not classifier:
         modules = {stage: place.stage_norm(stage) for stage in stages}
-    elif not trained:
-        return {}
-    else:
-        numbers = ", ".join(str(i + 1) for i in trained)
+    elif table.final_norms and last in stages:
+        modules = {last: place.prefix + fill(table.final_norms[0], last)}
+    lost = [i for i in stages if i not in modules and not _is_untrained(state, f"norm{i}")]
+    if lost:
+        numbers = ", ".join(str(i + 1) for i in lost)
         raise ConfigError(
             f"{table.title} has no output norm for stages {numbers}, and those of this model are "
             "trained: write another dialect."

@@ -282,3 +282,23 @@ def test_a_file_of_ten_thousand_swins_is_answered_at_once(tmp_path: Path) -> Non
     with pytest.raises(CheckpointMismatch):
         load_backbone(tmp_path / "swin.safetensors")
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t[:, :3], "the architecture needs"),
+        (lambda t: t.flatten(), "the architecture needs"),
+        (lambda t: t.to(torch.int64), "weights are float16"),
+        (lambda t: t * float("nan"), "NaN or infinite"),
+        (lambda t: t.double() + 1e300, "NaN or infinite"),
+    ],
+)
+def test_a_bad_tensor_is_named_as_the_file_does(tmp_path: Path, dialect, spoil, message) -> None:
+    config = SwinConfig(embed_dim=4, depths=(2, 2), num_heads=(1, 1), window_size=2)
+    state = backbone_to_tensors(SparseSwin(config), dialect=dialect)
+    (key,) = DIALECTS[dialect].keys("layers.0.downsample.reduction.weight")
+    torch.save(state | {key: spoil(state[key])}, tmp_path / "swin.pth")
+    with pytest.raises(CheckpointMismatch, match=rf"{re.escape(key)} .*{message}"):
+        load_backbone(tmp_path / "swin.pth")

@@ -98,6 +98,17 @@ def test_what_a_classifier_needs_is_all_that_is_written(small_map: str) -> None:
     assert norms == (stages if small_map == "shift" else final)
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_network_of_some_stages_outputs_keeps_their_norms(tmp_path: Path, dialect: str) -> None:
+    shape = SwinConfig(embed_dim=8, depths=(2, 2, 2), num_heads=(1, 2, 4), window_size=5)
+    model = SparseSwin(shape, out_stages=(1,))
+    if dialect not in NORMLESS:
+        randomise(model)
+    save_backbone(model, tmp_path / "swin.safetensors", dialect=dialect)
+    state = sparsevit.load_backbone(tmp_path / "swin.safetensors").state_dict()
+    assert all(torch.equal(state[key], tensor) for key, tensor in model.state_dict().items())
+
+
 def test_half_precision_stays_in_the_file_and_is_read_as_fp32(tmp_path: Path) -> None:
     model = network().half()
     save_backbone(model, tmp_path / "swin.safetensors", dialect="openmmlab")
