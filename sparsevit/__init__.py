@@ -23,6 +23,7 @@ _EXPORTS = {
     "load_backbone": "sparsevit.swin.checkpoints.load",
     "load_config": "sparsevit.deploy",
     "load_model": "sparsevit.tasks.files",
+    "register_score": "sparsevit.sparsity.score",
     "run_search": "sparsevit.search.run",
     "save_backbone": "sparsevit.swin.checkpoints.save",
     "save_model": "sparsevit.tasks.files",

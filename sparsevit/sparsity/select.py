@@ -45,7 +45,7 @@ def rank_windows(
 
 def _apply(score: WindowScore, windows_BnNC: Tensor, real_nN1: Tensor | None) -> Tensor:
     device = windows_BnNC.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             return score.function(windows_BnNC, real_nN1).float()
     return score.function(windows_BnNC, real_nN1).float()

@@ -49,6 +49,12 @@ class SparseSwin(nn.Module):
         get_score(sparsity.score)
         self.sparsity = sparsity
 
+    def set_activation_checkpointing(self, enabled: bool = True) -> None:
+        """Whether training computes each block again in the backward pass instead of keeping its
+        activations: much less memory for about a third more time."""
+        for stage in self.layers:
+            stage.activation_checkpointing = enabled
+
     def outputs(self, stage: int, x_BHWC: Tensor) -> list[Tensor]:
         """What `forward` returns of a stage's tokens: its feature map [B, C, H, W], or nothing."""
         if stage not in self.out_stages:
@@ -56,6 +62,7 @@ class SparseSwin(nn.Module):
         return [self.get_submodule(f"norm{stage}")(x_BHWC).permute(0, 3, 1, 2)]
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        check_images(images_BCHW, self.config.in_channels)
         x, features, executed = self.patch_embed(images_BCHW), [], []
         for index, (stage, levels) in enumerate(
             zip(self.layers, self.sparsity.levels, strict=True)
@@ -113,7 +120,9 @@ class SparseSwin(nn.Module):
 def _check_stages(out_stages: Sequence[int] | None, count: int) -> tuple[int, ...]:
     stages = tuple(range(count)) if out_stages is None else tuple(out_stages)
     if not stages or list(stages) != sorted(set(stages) & set(range(count))):
-        raise ConfigError(f"out_stages is {list(stages)}; it lists stages 0 to {count - 1}, rising.")
+        raise ConfigError(
+            f"out_stages is {list(stages)}; it lists stages 0 to {count - 1}, rising."
+        )
     return stages
 
 
@@ -124,10 +133,15 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def check_images(images_BCHW: Tensor) -> None:
-    """ConfigError unless the tensor is a batch of images."""
+def check_images(images_BCHW: Tensor, channels: int) -> None:
+    """ConfigError unless the tensor is a batch of images with `channels` channels."""
     if images_BCHW.ndim != 4 or not images_BCHW.is_floating_point():
         raise ConfigError(
             "images must be a float tensor [batch, channels, height, width], "
             f"got {images_BCHW.dtype} {list(images_BCHW.shape)}."
+        )
+    if images_BCHW.shape[1] != channels or 0 in images_BCHW.shape[-2:]:
+        raise ConfigError(
+            f"images must have {channels} channels and at least one pixel, got "
+            f"{list(images_BCHW.shape)}."
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sparsevit.sparsity.config import kept_windows
 from sparsevit.sparsity.score import Moment, WindowScore
@@ -62,6 +63,7 @@ class SwinStage(nn.Module):
     def __init__(self, config: SwinConfig, stage: int) -> None:
         super().__init__()
         self.window_size, self.small_map = config.window_size, config.small_map
+        self.activation_checkpointing = False
         self.blocks = nn.ModuleList(SwinBlock(config, stage) for _ in range(config.depths[stage]))
         last = stage == len(config.depths) - 1
         self.downsample = None if last else PatchMerging(config.dims[stage])
@@ -130,7 +132,11 @@ class SwinStage(nn.Module):
             index_R = tokens_wN[here].reshape(-1)
             padded_R1 = (index_R == state.table_TC.shape[0] - 1)[:, None] if padding else None
             rows = state.table_TC.index_select(0, index_R)  # its gradient beats that of indexing
-            out = block(rows, None if types_w is None else types_w[here], padded_R1)
+            types = None if types_w is None else types_w[here]
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                out = checkpoint(block, rows, types, padded_R1, use_reentrant=False)
+            else:
+                out = block(rows, types, padded_R1)
             # Windows of a partition are disjoint, so writing in place is safe; autograd needs a copy.
             # Padded positions all write the last row: it is never read but to be set to zero.
             if torch.is_grad_enabled():

@@ -14,7 +14,7 @@ from sparsevit.deploy import DeployConfig
 from sparsevit.errors import ConfigError
 from sparsevit.metrics import State
 from sparsevit.sparsity.config import SparsityConfig
-from sparsevit.swin.model import SparseSwin, check_images
+from sparsevit.swin.model import SparseSwin
 
 
 class TaskModel(nn.Module, ABC):
@@ -34,7 +34,6 @@ class TaskModel(nn.Module, ABC):
         self.adapted: str | None = None
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        check_images(images_BCHW)
         return self.head(self.backbone(images_BCHW))
 
     def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
