@@ -9,8 +9,8 @@ from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
 FACTS = map_facts(
     architecture={"name": "tiny"},
     input={
-        "height": 112,
-        "width": 112,
+        "height": 224,
+        "width": 224,
         "batch": 1,
         "precision": "fp32",
         "mode": "eager",
@@ -26,7 +26,7 @@ FACTS = map_facts(
 def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) -> None:
     latency_map, dense, report = calibrate(
         tiny_model,
-        torch.randn(1, 3, 112, 112),
+        torch.randn(1, 3, 224, 224),
         score,
         range(9),
         threads=1,
@@ -42,7 +42,7 @@ def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) 
     assert latency_map.predict((8, 8, 8)) < latency_map.predict((0, 0, 0))
     assert report["configs"] >= 10
     assert LatencyMap.from_dict(latency_map.to_dict()) == latency_map
-    assert tiny_model.executed_windows == ((16, 16), (4, 4, 4, 4))  # dense again afterwards
+    assert tiny_model.executed_windows == ((64, 64), (16, 16, 16, 16))  # dense again afterwards
 
 
 def test_the_cost_of_scoring_lies_on_the_last_pair_of_a_stage(tiny_model) -> None:
