@@ -17,9 +17,14 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "SparsityConfig": "sparsevit.sparsity.config",
     "SparseSwin": "sparsevit.swin.model",
+    "SparseSwinBackbone": "sparsevit.integrations.transformers",
+    "SparseSwinConfig": "sparsevit.integrations.transformers",
     "SwinConfig": "sparsevit.swin.config",
     "adapt": "sparsevit.training.adapt",
+    "find_backbone": "sparsevit.integrations.sparsify",
     "finetune": "sparsevit.training.finetune",
+    "from_timm": "sparsevit.integrations.timm",
+    "from_torchvision": "sparsevit.integrations.torchvision",
     "load_backbone": "sparsevit.swin.checkpoints.load",
     "load_config": "sparsevit.deploy",
     "load_model": "sparsevit.tasks.files",
@@ -27,6 +32,7 @@ _EXPORTS = {
     "run_search": "sparsevit.search.run",
     "save_backbone": "sparsevit.swin.checkpoints.save",
     "save_model": "sparsevit.tasks.files",
+    "sparsify": "sparsevit.integrations.sparsify",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

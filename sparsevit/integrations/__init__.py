@@ -1,0 +1,1 @@
+"""Other libraries' models with our backbone inside; each module imports its library."""
