@@ -40,7 +40,9 @@ LIBRARY_LAYERS = {
     "timm": ("DropPath",),
     "torchvision": ("Permute", "StochasticDepth"),
 }
-HEAD = "head"  # of timm's and torchvision's classifiers
+HEAD = ("avgpool", "flatten", "head")  # of timm's and torchvision's classifiers
+SECOND_BLOCKS = ("SwinTransformerV2Block", "SwinTransformerBlockV2")
+SECOND = "is a Swin V2, whose attention and norms SparseSwin does not compute."
 DROP_RATES = ("p", "drop_prob", "attention_dropout", "dropout")
 
 
@@ -87,7 +89,7 @@ def to_sparse_swin(
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules by path but those of a classifier's head: it stays, or is left."""
-    return ((p, m) for p, m in module.named_modules() if p.split(".")[0] != HEAD)
+    return ((p, m) for p, m in module.named_modules() if p.split(".")[0] not in HEAD)
 
 
 def _check_layers(module: nn.Module, name: str) -> None:
@@ -130,6 +132,30 @@ def _warn_of_drop_rates(module: nn.Module, name: str) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def swin_blocks(model: nn.Module, library: str) -> list[nn.Module]:
+    """The blocks of a library's Swin; ConfigError where there are none, or windows do not fit."""
+    name = type(model).__name__
+    if any(_is_of(module, library, SECOND_BLOCKS) for module in model.modules()):
+        raise ConfigError(f"{name} {SECOND}")
+    blocks = [m for m in model.modules() if _is_of(m, library, ("SwinTransformerBlock",))]
+    if not blocks:
+        raise ConfigError(f"{name} holds no blocks of the Swin of {library}.")
+    windows = sorted({tuple(m.window_size) for m in model.modules() if hasattr(m, "window_size")})
+    if len(windows) > 1 or windows[0][0] != windows[0][1]:
+        raise ConfigError(
+            f"{name} has windows of {windows}; SparseSwin has square windows of one size. (timm "
+            "shrinks the windows of stages whose map is smaller: build the model at a larger "
+            "img_size. swin_s3 models cannot be converted.)"
+        )
+    return blocks
+
+
+def _is_of(module: nn.Module, library: str, names: tuple[str, ...]) -> bool:
+    """Whether a class of these names of the library is the module's, or a base of it."""
+    kinds = type(module).__mro__
+    return any(k.__module__.startswith(f"{library}.") and k.__name__ in names for k in kinds)
 
 
 class ClassifierFeatures(nn.Module):

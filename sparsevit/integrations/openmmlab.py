@@ -84,7 +84,8 @@ class SparseSwinTransformer(nn.Module):
         self.register_load_state_dict_pre_hook(_translate)
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone(images_BCHW))
+        # Contiguous, as theirs: on channels-last maps torch's GroupNorm on a CPU loses 2 digits.
+        return tuple(features_BCHW.contiguous() for features_BCHW in self.backbone(images_BCHW))
 
     def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
         """Applies ratios and score to every later forward; ConfigError where they do not fit."""

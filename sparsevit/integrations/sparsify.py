@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 from sparsevit.errors import ConfigError
+from sparsevit.integrations.convert import SECOND
 from sparsevit.swin.model import SparseSwin
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -43,8 +44,8 @@ def sparsify(model: Model) -> Model:
     and loses.
 
     Raises ConfigError where there is no Swin, more than one, or one that SparseSwin does not
-    compute (another activation, quantised, windows that differ by stage), CheckpointMismatch where
-    its weights do not fit (Swin V2). The model is then unchanged. Warns where the Swin trains with
+    compute (another activation, quantised, windows that differ by stage, Swin V2), CheckpointMismatch
+    where its weights do not fit. The model is then unchanged. Warns where the Swin trains with
     drop rates: SparseSwin has none.
     """
     found = list(_swins(model, ()))
@@ -88,7 +89,7 @@ def _why_not(model: nn.Module, count: int) -> str:
         return f"{name} holds {count} Swins: sparsify the one you mean, a module inside of it."
     kinds = {type(module).__name__ for module in model.modules()}
     if any(kind.lower().startswith(("swinv2", "swintransformerv2")) for kind in kinds):
-        return f"{name} is built on Swin V2, whose attention and norms SparseSwin does not compute."
+        return f"{name} {SECOND}"
     if "SwinTransformerStage" in kinds:
         return (
             f"{name} holds the stages of a timm Swin without the network around them "

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from sparsevit.errors import ConfigError
-from sparsevit.integrations.convert import ClassifierFeatures, to_sparse_swin
+from sparsevit.integrations.convert import ClassifierFeatures, swin_blocks, to_sparse_swin
 from sparsevit.swin.model import SparseSwin
 
 
@@ -41,19 +41,6 @@ def swap(model: nn.Module, around: Sequence[nn.Module]) -> None:
 
 
 def _convert(model: nn.Module, out_stages: Sequence[int] | None) -> SparseSwin:
-    name = type(model).__name__
-    blocks = [m for m in model.modules() if type(m).__name__ == "SwinTransformerBlock"]
-    if not blocks:
-        raise ConfigError(
-            f"{name} holds no blocks of timm's first Swin. (Swin V2 has another attention and other "
-            "norms, which SparseSwin does not compute.)"
-        )
-    windows = sorted({tuple(block.window_size) for block in blocks})
-    if len(windows) > 1 or windows[0][0] != windows[0][1]:
-        raise ConfigError(
-            f"{name} has windows of {windows}; SparseSwin has square windows of one size. (timm "
-            "shrinks the windows of stages whose map is smaller: build the model at a larger "
-            "img_size. swin_s3 models cannot be converted.)"
-        )
+    blocks = swin_blocks(model, "timm")
     small_map = "shift" if blocks[0].always_partition else "axis"
     return to_sparse_swin(model, small_map=small_map, out_stages=out_stages)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from sparsevit.errors import ConfigError
-from sparsevit.integrations.convert import ClassifierFeatures, to_sparse_swin
+from sparsevit.integrations.convert import ClassifierFeatures, swin_blocks, to_sparse_swin
 from sparsevit.swin.model import SparseSwin
-
-SMALL_MAP = "axis"
 
 
 def from_torchvision(model: nn.Module) -> SparseSwin:
@@ -18,10 +16,10 @@ def from_torchvision(model: nn.Module) -> SparseSwin:
 
     Maps are [B, C, H, W], each after its output norm: the classifier's norm is the last stage's, the
     others start untrained (weight 1, bias 0), so their maps are torchvision's layer-normed.
-    Raises ConfigError for layers that SparseSwin does not compute, CheckpointMismatch where the
-    weights are not those of one Swin (V2, windows that are not square).
+    Raises ConfigError for windows that are not square and layers that SparseSwin does not compute
+    (V2), CheckpointMismatch where the weights are not those of one Swin.
     """
-    return to_sparse_swin(model, small_map=SMALL_MAP).eval()
+    return _convert(model, None).eval()
 
 
 def swap(model: nn.Module, around: Sequence[nn.Module]) -> None:
@@ -30,5 +28,10 @@ def swap(model: nn.Module, around: Sequence[nn.Module]) -> None:
         raise ConfigError(f"{type(model).__name__} has lost its norm: sparsify the whole model.")
     # features: the patch embedding, then the blocks of each stage with a merge between two stages.
     last = len(model.features) // 2 - 1
-    backbone = to_sparse_swin(model, small_map=SMALL_MAP, out_stages=(last,))
+    backbone = _convert(model, (last,))
     model.features, model.norm = ClassifierFeatures(backbone), nn.Identity()
+
+
+def _convert(model: nn.Module, out_stages: Sequence[int] | None) -> SparseSwin:
+    swin_blocks(model, "torchvision")
+    return to_sparse_swin(model, small_map="axis", out_stages=out_stages)

@@ -23,11 +23,13 @@ from transformers.models.swin.modeling_swin import (
 from sparsevit.errors import ConfigError
 from sparsevit.integrations.convert import to_sparse_swin
 from sparsevit.integrations.transformers import (
-    HostedSwin,
     SparseSwinBackbone,
-    SparseSwinConfig,
     SparseSwinForImageClassification,
     SparseSwinModel,
+)
+from sparsevit.integrations.transformers_config import (
+    HostedSwin,
+    SparseSwinConfig,
     feature_stages,
 )
 from sparsevit.swin.config import SwinConfig
