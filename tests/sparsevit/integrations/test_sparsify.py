@@ -76,6 +76,13 @@ def test_type_mode_and_frozen_weights_are_kept(make: Make) -> None:
         assert parameter.requires_grad == (not name.startswith("layers.0.")), name
 
 
+def test_what_is_partly_frozen_stays_trainable() -> None:
+    host = models.classifier()
+    host.swin.encoder.layers[0].blocks[0].attention.q_proj.weight.requires_grad_(False)
+    block = find_backbone(sparsify(host)).layers[0].blocks[0]
+    assert block.attn.qkv.weight.requires_grad
+
+
 @pytest.mark.parametrize("make", [models.upernet, models.classifier])
 def test_gradients_equal_those_of_the_host_as_it_was(make: Make) -> None:
     host, pixels = make(), models.images(PADDED, batch=2)
