@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -249,3 +251,17 @@ def test_a_searched_config_is_applied(tmp_path: Path) -> None:
     assert model.config.score == "mean_abs"
     models.run(model, models.images((80, 80)))
     assert model.executed_windows == ((11, 11), (3, 3, 1, 1), (1, 1))
+
+
+def test_copies_keep_their_own_sparsity() -> None:
+    """An EMA copy, or a pickled model, writes its own sparsity into its own config."""
+    host = sparsify(models.upernet())
+    buffer = io.BytesIO()
+    torch.save(host, buffer)
+    buffer.seek(0)
+    for twin in (copy.deepcopy(host), torch.load(buffer, weights_only=False)):
+        find_backbone(twin).set_sparsity(models.half(twin))
+        assert twin.config.backbone_config.sparsity == [[0.5], [0.5, 0.5], [0.5]]
+        assert host.config.backbone_config.sparsity is None
+        assert find_backbone(host).sparsity.is_dense
+        assert models.run(twin, models.images(EVEN))["logits"].shape == (1, 5, *EVEN)
