@@ -123,8 +123,7 @@ def _our_runs(
     runs: dict[Case, Callable[[], Any]] = {}
     for mode in modes(setting, device):
         for ratio in (0.0, 0.6, 0.8):
-            # A score hardly changes what the compiler makes of the rest: one is enough there.
-            for score in SCORES if ratio and mode != "compiled" else SCORES[:1]:
+            for score in SCORES if ratio else SCORES[:1]:
                 model.set_sparsity(SparsityConfig.uniform(model.config.pairs, ratio, score))
                 forward = _in_mode(model, mode, images)
                 runs[Case("ours", mode, ratio, score)] = _sparse(model, model.sparsity, forward)
@@ -231,7 +230,7 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
 def parse() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each case is timed")
+    parser.add_argument("--rounds", type=int, default=11, help="how often each case is timed")
     return parser.parse_args()
 
 

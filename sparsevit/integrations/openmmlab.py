@@ -89,7 +89,7 @@ class SparseSwinTransformer(nn.Module):
 
     def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
         """Applies ratios and score to every later forward; ConfigError where they do not fit."""
-        self.backbone.set_sparsity(config.sparsity if isinstance(config, DeployConfig) else config)
+        self.backbone.set_sparsity(config)
 
     def init_weights(self) -> None:
         """Reads the checkpoint, if one is set; OpenMMLab calls this once before training.

@@ -72,9 +72,7 @@ class SparseSwinPreTrainedModel(PreTrainedModel):
         Of a DeployConfig, neither weights nor preprocessing are compared: a transformers model does
         not say which file it is. ConfigError where it was made for another architecture.
         """
-        self.sparse_swin.set_sparsity(
-            config.sparsity if isinstance(config, DeployConfig) else config
-        )
+        self.sparse_swin.set_sparsity(config)
 
     @property
     def executed_windows(self) -> tuple[tuple[int, ...], ...]:

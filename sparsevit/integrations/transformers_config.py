@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
+from sparsevit.deploy import DeployConfig
 from sparsevit.errors import ConfigError
 from sparsevit.sparsity.config import DEFAULT_SCORE, SparsityConfig
 from sparsevit.swin.config import SwinConfig
@@ -94,8 +95,9 @@ class HostedSwin(SparseSwin):
         self.raw: list[Tensor] | None = None  # un-normed maps, while someone collects them
         self.set_sparsity(settings.ratios)
 
-    def set_sparsity(self, sparsity: SparsityConfig) -> None:
-        super().set_sparsity(sparsity)
+    def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
+        super().set_sparsity(config)
+        sparsity = self.sparsity
         stages = None if sparsity.is_dense else [list(stage) for stage in sparsity.ratios]
         self.settings.sparsity, self.settings.score = stages, sparsity.score
 

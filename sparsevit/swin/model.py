@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from sparsevit.deploy import DeployConfig
 from sparsevit.errors import ConfigError
 from sparsevit.sparsity.config import Genes, SparsityConfig, kept_windows
 from sparsevit.sparsity.score import Moment, WindowScore, get_score
@@ -43,8 +44,13 @@ class SparseSwin(nn.Module):
         self.executed_windows: tuple[tuple[int, ...], ...] | None = None
         self.apply(_initialise)
 
-    def set_sparsity(self, sparsity: SparsityConfig) -> None:
-        """Applies ratios and score to every later forward; ConfigError where they do not fit."""
+    def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
+        """Applies ratios and score to every later forward; ConfigError where they do not fit.
+
+        Of a deployed config only these are looked at: preprocessing and the weights' hash concern
+        the whole model (TaskModel.set_sparsity).
+        """
+        sparsity = config.sparsity if isinstance(config, DeployConfig) else config
         sparsity.check_depths(self.config.depths)
         get_score(sparsity.score)
         self.sparsity = sparsity
