@@ -3,7 +3,7 @@
     SparseViTError
     ├── ConfigError             CONFIG_INVALID        a setting, config or table that makes no sense
     ├── CheckpointError         CHECKPOINT_INVALID    any of these four:
-    │   ├── CheckpointUnsafe    CHECKPOINT_UNSAFE     would run code when loaded
+    │   ├── CheckpointUnsafe    CHECKPOINT_UNSAFE     would run code, or read elsewhere
     │   ├── CheckpointCorrupt   CHECKPOINT_CORRUPT    not a whole, well-formed file
     │   ├── CheckpointTooLarge  CHECKPOINT_TOO_LARGE  claims more memory than it may have
     │   └── CheckpointMismatch  CHECKPOINT_MISMATCH   well-formed, but not the network asked for
@@ -44,7 +44,7 @@ class CheckpointError(SparseViTError):
 
 
 class CheckpointUnsafe(CheckpointError):
-    """The file would run code when loaded."""
+    """The file would run code when loaded, or have files outside its folder read."""
 
     code = "CHECKPOINT_UNSAFE"
 

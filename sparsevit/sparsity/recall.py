@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsevit.data.base import Dataset, batches
 from sparsevit.sparsity.config import kept_windows
-from sparsevit.sparsity.score import get_score
+from sparsevit.sparsity.score import Moment, get_score
 from sparsevit.swin.stage import StageState
 from sparsevit.tasks.semantic import SegmentationModel
 
@@ -28,7 +28,8 @@ def foreground_recall(
     """Per stage: of the windows that hold foreground, the share that `score` keeps at `level`.
 
     Foreground is every class but the model's background; windows are those of the regular
-    partition. Random windows recall 1 - level / 10.
+    partition. Random windows recall 1 - level / 10. `released` is taken as if the first pair dropped
+    windows.
     """
     stages = len(model.backbone.layers)
     kept, there = np.zeros(stages), np.zeros(stages)
@@ -37,6 +38,8 @@ def foreground_recall(
         foreground = torch.from_numpy(np.stack(labels) != model.background).float()
         for index, stage in enumerate(model.backbone.layers):
             state = stage.enter(x, get_score(score))
+            if get_score(score).moment is Moment.FIRST_SPARSE_PAIR:
+                stage.rank(state, get_score(score))
             for pair in range(model.backbone.config.pairs[index]):
                 stage.run_pair(state, pair, 0, get_score(score))
             hits, total = _count(state, foreground, level)

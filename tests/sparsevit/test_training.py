@@ -144,6 +144,10 @@ def test_recall_of_random_windows_is_the_share_kept(tiny_model) -> None:
     recall = foreground_recall(tiny_model, "random", data, range(24))
     assert recall[0] == pytest.approx(0.5, abs=0.15)
     assert foreground_recall(tiny_model, "random", data, range(24), level=0) == [1.0, 1.0]
+    released, mean_abs = (
+        foreground_recall(tiny_model, name, data, range(4)) for name in ("released", "mean_abs")
+    )
+    assert released == mean_abs
 
 
 def test_executed_windows_need_a_forward(tiny_model) -> None:
