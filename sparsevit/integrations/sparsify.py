@@ -74,11 +74,12 @@ def find_backbone(model: nn.Module) -> SparseSwin:
 
 def _swins(module: nn.Module, around: tuple[nn.Module, ...]) -> Iterator[Found]:
     """Every known Swin, the modules around it from the outermost, and what swaps it."""
-    for kind in type(module).__mro__:
-        integration = SWINS.get(f"{kind.__module__}.{kind.__qualname__}")
-        if integration is not None:
-            yield module, around, integration
-            return
+    # The class itself: what a subclass adds would be lost without a word.
+    kind = type(module)
+    integration = SWINS.get(f"{kind.__module__}.{kind.__qualname__}")
+    if integration is not None:
+        yield module, around, integration
+        return
     for child in module.children():
         yield from _swins(child, (*around, module))
 

@@ -55,15 +55,17 @@ def mean_abs(windows_BnNC: Tensor, real_nN1: Tensor | None) -> Tensor:
 
 def variance(windows_BnNC: Tensor, real_nN1: Tensor | None) -> Tensor:
     """Sum over channels of the variance over the window's real tokens."""
-    tokens_n = windows_BnNC.shape[2] if real_nN1 is None else real_nN1.sum((1, 2)).clamp(min=1)
-    square_Bn = torch.linalg.vector_norm(windows_BnNC, dim=(2, 3)).pow(2)
-    sum_BnC = windows_BnNC.sum(2)
-    return (square_Bn - torch.linalg.vector_norm(sum_BnC, dim=2).pow(2) / tokens_n) / tokens_n
+    tokens = windows_BnNC.shape[2] if real_nN1 is None else real_nN1.sum(1, True).clamp(min=1)
+    # About the mean first: of squares and sums alone little is left where the mean is large.
+    centred = windows_BnNC - windows_BnNC.sum(2, keepdim=True) / tokens
+    if real_nN1 is not None:
+        centred, tokens = centred * real_nN1, tokens.flatten()
+    return torch.linalg.vector_norm(centred, dim=(2, 3)).pow(2) / tokens
 
 
 def random(windows_BnNC: Tensor, real_nN1: Tensor | None) -> Tensor:
     """A control: a number that has nothing to do with importance, yet is a function of the input
-    alone, so that results repeat."""
+    alone. It ranks by the last digits of a sum: another batch, or a compiler, may rank anew."""
     return torch.frac(windows_BnNC.sum((2, 3)).abs() * 997.0)
 
 

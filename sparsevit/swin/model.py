@@ -23,7 +23,8 @@ class SparseSwin(nn.Module):
 
     forward(images [B, 3, H, W]) -> one feature map per output stage, [B, C, H, W], each after its
     output norm. `set_sparsity` decides what is skipped from then on; a new model is dense.
-    Parameter names are those of the original Swin code.
+    Parameter names are those of the original Swin code. Outside autograd the blocks write into the
+    tokens that the patch embedding or a merge returned: a hook that keeps those must copy them.
 
     out_stages: the stages whose features are returned, rising, from 0; None = all. Only these have an
     output norm. executed_windows: windows per image that each block computed in the last forward,
@@ -146,8 +147,8 @@ def check_images(images_BCHW: Tensor, channels: int) -> None:
             "images must be a float tensor [batch, channels, height, width], "
             f"got {images_BCHW.dtype} {list(images_BCHW.shape)}."
         )
-    if images_BCHW.shape[1] != channels or 0 in images_BCHW.shape[-2:]:
+    if images_BCHW.shape[1] != channels or 0 in images_BCHW.shape:
         raise ConfigError(
-            f"images must have {channels} channels and at least one pixel, got "
+            f"there must be at least one image of {channels} channels and one pixel, got "
             f"{list(images_BCHW.shape)}."
         )

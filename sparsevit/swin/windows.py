@@ -54,8 +54,9 @@ def shift_sizes(height: int, width: int, window_size: int, small_map: str) -> tu
 
 def _table(build: Callable[..., T]) -> Callable[..., T]:
     """Keeps what `build` made for its (hashable) arguments: tables depend on sizes alone."""
-    # A table first made in inference mode must serve training too.
-    kept = lru_cache(maxsize=128)(torch.inference_mode(False)(build))
+    # A table first made in inference mode must serve training too. Many are kept, since a CUDA graph
+    # holds the addresses of those it was captured with: they must outlive it.
+    kept = lru_cache(maxsize=2048)(torch.inference_mode(False)(build))
 
     @wraps(build)
     def get(*args: Any) -> T:

@@ -14,6 +14,7 @@ from sparsevit.data.base import Preprocess
 from sparsevit.errors import CheckpointMismatch, ConfigError
 from sparsevit.swin.checkpoints.fitting import check_fit
 from sparsevit.swin.checkpoints.reading import read_tensors
+from sparsevit.swin.checkpoints.writing import write_whole
 from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel
@@ -49,12 +50,9 @@ def save_model(model: TaskModel, path: str | Path, dtype: torch.dtype = torch.fl
         "preprocess": json.dumps(model.preprocess.to_dict()),
         "adapted": json.dumps(model.adapted),
     }
-    # Written whole or not at all, and with the user's own permissions (save_file makes it 0600).
+    # With the user's own permissions: save_file makes it 0600.
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(save(tensors, metadata))
-    part.replace(path)
+    write_whole(path, save(tensors, metadata))
     model.weights_sha256 = sha256_file(path)
     return model.weights_sha256
 

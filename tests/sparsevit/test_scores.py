@@ -37,6 +37,13 @@ def test_variance_counts_real_tokens_only() -> None:
     torch.testing.assert_close(scores.variance(padded, real), torch.tensor([[0.0, 5.0]]))
 
 
+def test_variance_keeps_its_digits_beside_a_large_mean() -> None:
+    torch.manual_seed(0)
+    windows = 100 + 0.1 * torch.randn(1, 16, 49, 8)
+    exact = windows.double().var(2, unbiased=False).sum(2).float()
+    torch.testing.assert_close(scores.variance(windows, None), exact, rtol=1e-3, atol=0)
+
+
 def test_every_name_a_config_offers_is_a_score() -> None:
     assert sorted(SCORE_NAMES) == sorted(scores.SCORES)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def load_backbone(
         tensors,
         path.name,
         window_size=window_size,
-        small_map=small_map or _stated_small_map(metadata, path.name),
+        small_map=small_map or _stated_small_map(metadata, config, path.name),
         config=config,
     )
     model.load_report = replace(model.load_report, path=str(path))
@@ -99,7 +99,7 @@ def infer_config(found: Translation, name: str) -> SwinConfig:
     own, stages = found.own, range(len(found.depths))
     try:
         embed = own["patch_embed.proj.weight"]
-        hidden = own["layers.0.blocks.0.mlp.fc1.weight"].shape[0]
+        dims = [embed.shape[0] * 2**i for i in stages]
         tables = [own[f"layers.{i}.blocks.0.{TABLE}"] for i in stages]
         positions = own.get(POSITIONS)
         return SwinConfig(
@@ -109,7 +109,7 @@ def infer_config(found: Translation, name: str) -> SwinConfig:
             depths=found.depths,
             num_heads=tuple(table.shape[1] for table in tables),
             window_size=_window(tables, name),
-            mlp_ratio=_ratio(hidden, embed.shape[0]),
+            mlp_ratio=_ratio(own, dims),
             qkv_bias="layers.0.blocks.0.attn.qkv.bias" in own,
             absolute_positions=None if positions is None else tuple(positions.shape[-2:]),
         )
@@ -136,10 +136,15 @@ def _window(tables: list[Tensor], name: str) -> int:
     return sides[0]
 
 
-def _ratio(hidden: int, dim: int) -> float:
-    """hidden / dim, such that int(dim * ratio) is hidden again."""
-    ratio = hidden / dim
-    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
+def _ratio(own: Mapping[str, Tensor], dims: Sequence[int]) -> float:
+    """A ratio such that int(dim * ratio) is the width of the MLP in every stage.
+
+    Each stage allows [hidden / dim, (hidden + 1) / dim): the largest lower end is in all of them.
+    """
+    hidden = [own[f"layers.{i}.blocks.0.mlp.fc1.weight"].shape[0] for i in range(len(dims))]
+    dim, width = max(zip(dims, hidden, strict=True), key=lambda stage: stage[1] / stage[0])
+    ratio = width / dim
+    return ratio if int(dim * ratio) == width else math.nextafter(ratio, math.inf)
 
 
 def _resize_tables(own: dict[str, Tensor], window_size: int) -> None:
@@ -162,18 +167,23 @@ def _warn_of_window(name: str, old: int, new: int) -> str:
     return text
 
 
-def _stated_small_map(metadata: Mapping[str, str], name: str) -> str | None:
-    """What save_backbone and save_model wrote of it: tensors cannot tell."""
-    text = metadata.get("architecture")
-    if text is None:
-        return None
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointMismatch(f"the architecture in {name}'s metadata is no JSON.") from error
-    small_map = document.get("small_map") if isinstance(document, dict) else None
+def _stated_small_map(
+    metadata: Mapping[str, str], config: Mapping[str, Any] | None, name: str
+) -> str | None:
+    """What save_backbone, save_model and SparseSwinConfig wrote of it: tensors cannot tell."""
+    document: Any = {}
+    if "architecture" in metadata:
+        try:
+            document = json.loads(metadata["architecture"])
+        except (ValueError, RecursionError) as error:
+            raise CheckpointMismatch(
+                f"the architecture in {name}'s metadata is no JSON."
+            ) from error
+    elif config is not None:
+        document = config.get("backbone_config") or config
+    small_map = document.get("small_map") if isinstance(document, Mapping) else None
     if small_map is not None and small_map not in SMALL_MAPS:
-        raise CheckpointMismatch(f"the metadata of {name} has a small_map of none of {SMALL_MAPS}.")
+        raise CheckpointMismatch(f"{name} states a small_map of none of {SMALL_MAPS}.")
     return small_map
 
 

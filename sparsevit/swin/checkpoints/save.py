@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,8 +14,9 @@ from torch import Tensor
 from sparsevit.errors import ConfigError
 from sparsevit.swin.checkpoints.dialect import POSITIONS, Dialect, fill, our_keys
 from sparsevit.swin.checkpoints.reading import SAFETENSORS_SUFFIX, TORCH_SUFFIXES
-from sparsevit.swin.checkpoints.recognise import DIALECTS, Place
-from sparsevit.swin.checkpoints.translate import LEAVES
+from sparsevit.swin.checkpoints.recognise import DIALECTS, Place, find
+from sparsevit.swin.checkpoints.translate import LEAVES, default_small_map, translate
+from sparsevit.swin.checkpoints.writing import write_whole
 from sparsevit.swin.model import SparseSwin
 
 
@@ -23,7 +26,8 @@ def save_backbone(
     """Writes the backbone as `.safetensors`, or as `.pth`, `.pt` or `.bin` by torch.save.
 
     dialect, prefix: as in `model.load_report` for the names it came with; see
-    `backbone_to_tensors`. The file is written whole or not at all.
+    `backbone_to_tensors`. The file is written whole or not at all. A torch file cannot state
+    small_map: a UserWarning says so where reading it again would take another.
     """
     path = Path(path)
     tensors = backbone_to_tensors(model, dialect=dialect, prefix=prefix)
@@ -34,6 +38,7 @@ def save_backbone(
         metadata = {"format": "pt", "architecture": json.dumps(model.config.to_dict())}
         raw = save(tensors, metadata)
     elif path.suffix in TORCH_SUFFIXES:
+        _warn_of_small_map(tensors, path.name, model.config.small_map)
         buffer = io.BytesIO()
         torch.save(tensors, buffer)
         raw = buffer.getvalue()
@@ -41,10 +46,20 @@ def save_backbone(
         raise ConfigError(
             f"{path.name} ends in none of {(SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)}: which format is it?"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(raw)
-    part.replace(path)
+    write_whole(path, raw)
+
+
+def _warn_of_small_map(tensors: Mapping[str, Tensor], name: str, small_map: str) -> None:
+    place, _ = find(tensors, name)
+    read_as = default_small_map(translate(tensors, place, name))
+    if read_as != small_map:
+        warnings.warn(
+            f"{name} does not say that small maps are treated as {small_map!r}: read it by "
+            f"load_backbone(path, small_map={small_map!r}) (it would take {read_as!r}), or write "
+            f"{SAFETENSORS_SUFFIX}.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def backbone_to_tensors(

@@ -155,11 +155,14 @@ def default_small_map(found: Translation) -> str:
     """What the libraries that write such files do with a map no larger than a window.
 
     Classifiers of the original code and of transformers leave it whole, detectors shift it. Where
-    a family names the norm of a classifier as a detector's, a neck or another head tells.
+    a family names the norm of a classifier as a detector's, a neck or another head tells. A Swin with
+    a norm for its last stage alone is a classifier's too: sparsify leaves such models.
     """
     dialect = found.place.dialect
     if dialect.small_map is not None:
         return dialect.small_map
-    if found.single_norm:
-        return "shift" if dialect.alike and REST in found.left else "whole"
+    if found.single_norm or set(found.normed) == {len(found.depths) - 1}:
+        return (
+            "shift" if REST in found.left and (dialect.alike or not found.single_norm) else "whole"
+        )
     return "shift" if found.normed or REST in found.left else "whole"

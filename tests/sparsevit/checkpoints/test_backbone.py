@@ -251,12 +251,19 @@ def test_layer_scale_is_refused_in_every_dialect(tmp_path: Path, dialect: str) -
 def test_the_width_of_the_mlp_survives_division(ratio: float) -> None:
     hidden = round(49 * ratio)
     config = SwinConfig(
-        embed_dim=49, depths=(2,), num_heads=(7,), window_size=2, mlp_ratio=(hidden + 0.5) / 49
+        embed_dim=49,
+        depths=(2, 2, 2),
+        num_heads=(7, 7, 7),
+        window_size=2,
+        mlp_ratio=(hidden + 0.6) / 49,
     )
     state = SparseSwin(config).state_dict()
     assert state["layers.0.blocks.0.mlp.fc1.weight"].shape[0] == hidden
     again = backbone_from_tensors(state, "it")
-    assert again.layers[0].blocks[0].mlp.fc1.weight.shape[0] == hidden
+    assert again.state_dict().keys() == state.keys()
+    for stage, layer in enumerate(again.layers):
+        ours = state[f"layers.{stage}.blocks.0.mlp.fc1.weight"]
+        assert torch.equal(layer.blocks[0].mlp.fc1.weight, ours)
 
 
 def test_a_norm_with_half_its_tensors_is_named(tmp_path: Path) -> None:

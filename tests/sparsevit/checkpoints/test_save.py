@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsevit
 from sparsevit.errors import CheckpointMismatch, ConfigError
+from sparsevit.swin.checkpoints.load import load_backbone
 from sparsevit.swin.checkpoints.recognise import DIALECTS
 from sparsevit.swin.checkpoints.save import backbone_to_tensors, save_backbone
 from sparsevit.swin.config import SMALL_MAPS, SwinConfig
@@ -124,13 +125,29 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch) -> None:
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     before = path.read_bytes()
 
-    def fail(self: Path, raw: bytes) -> int:
+    def fail(self: Path, target: Path) -> Path:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_backbone(randomise(network(), seed=9), path)
     assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("small_map", "dialect"), [("axis", "microsoft"), ("axis", "openmmlab"), ("shift", "timm")]
+)
+def test_a_torch_file_that_loses_small_map_says_so(
+    small_map: str, dialect: str, tmp_path: Path
+) -> None:
+    model = SparseSwin(
+        SwinConfig(embed_dim=4, depths=(2, 2), num_heads=(1, 1), small_map=small_map)
+    )
+    with pytest.warns(UserWarning, match=f"small_map='{small_map}'"):
+        save_backbone(model, tmp_path / "swin.pth", dialect=dialect)
+    save_backbone(model, tmp_path / "swin.safetensors", dialect=dialect)
+    assert load_backbone(tmp_path / "swin.safetensors").config.small_map == small_map
 
 
 def test_transformers_finds_the_format_it_wants(tmp_path: Path) -> None:
