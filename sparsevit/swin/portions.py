@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-# What one portion reads. Its hidden layer, four times as large, still fits the caches of a core.
+# About what one portion reads. Its hidden layer, four times as large, still fits the caches of a core.
 BYTES_AT_ONCE = 2**20
 # Below this, matrix products of wide stages would read their weights too often.
 ROWS_AT_ONCE = 1024
@@ -27,7 +27,7 @@ def portions(items: int, rows_each: int, like: Tensor) -> list[slice]:
         return [slice(None)]
     fitting = BYTES_AT_ONCE // (like.shape[-1] * like.element_size())
     rows = max(ROWS_AT_ONCE, fitting) * torch.get_num_threads()
-    count = -(-items * rows_each // rows)
+    count = max(1, round(items * rows_each / rows))
     edges = [items * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in pairwise(edges) if b > a]
 

@@ -29,12 +29,13 @@ from sparsevit.swin.windows import Partition, partition, shift_sizes
 class StageState:
     """A stage in the middle of its blocks: what a block pair reads and changes.
 
-    partitions: the regular and the shifted one. rankings: the windows of each by falling score,
-    [B, n]; None until they are scored. kept: windows each finished block really computed per image,
-    counted from the rows it got.
+    first_row_B11: where each image begins in the table. partitions: the regular and the shifted
+    one. rankings: the windows of each by falling score, [B, n]; None until they are scored. kept:
+    windows each finished block really computed per image, counted from the rows it got.
     """
 
     table_TC: Tensor
+    first_row_B11: Tensor
     batch: int
     height: int
     width: int
@@ -50,8 +51,7 @@ class StageState:
         """Table rows of the kept windows of every image, [B, k, N]; of all where keep is None."""
         part = self.partitions[shifted]
         tokens = part.tokens_nN[None] if keep_Bk is None else part.tokens_nN[keep_Bk]
-        images = torch.arange(self.batch, device=tokens.device)[:, None, None]
-        rows = tokens + images * (self.height * self.width)
+        rows = tokens + self.first_row_B11
         if part.real_nN is None:
             return rows
         return torch.where(tokens < self.height * self.width, rows, self.table_TC.shape[0] - 1)
@@ -81,7 +81,8 @@ class SwinStage(nn.Module):
         table = x_BHWC.reshape(-1, channels)
         if regular.real_nN is not None:
             table = torch.cat([table, table.new_zeros(1, channels)])
-        state = StageState(table, batch, height, width, (regular, shifted), None, [])
+        first_row = torch.arange(batch, device=table.device)[:, None, None] * (height * width)
+        state = StageState(table, first_row, batch, height, width, (regular, shifted), None, [])
         if score is not None and score.moment is Moment.STAGE_INPUT:
             self.rank(state, score)
         return state
