@@ -80,15 +80,20 @@ def reachable_budget(
     fastest = FeasibleSet(space, latency_map, budget_ms, scope).min_ms
     if fastest <= budget_ms:
         return budget_ms
-    # A user who types the number back in must be served: room for the error of the prediction and
-    # for the interval, whose upper bound is what must be within the budget.
-    nearest = math.ceil(fastest * (1 + NEAREST_MARGIN) * 1000) / 1000
+    nearest = nearest_budget(fastest)
     raise BudgetUnreachable(
         f"No config is predicted to run within {budget_ms:.3f} ms on this device: the fastest takes "
         f"{fastest:.3f} ms, the dense model {dense:.3f} ms. The nearest possible budget is "
         f"{nearest:.3f} ms ({100 * nearest / dense:.1f}% of dense).",
         nearest_ms=nearest,
     )
+
+
+def nearest_budget(fastest_ms: float) -> float:
+    """The nearest possible budget in ms, where the fastest config is predicted to take fastest_ms."""
+    # A user who types the number back in must be served: room for the error of the prediction and
+    # for the interval, whose upper bound is what must be within the budget.
+    return math.ceil(fastest_ms * (1 + NEAREST_MARGIN) * 1000) / 1000
 
 
 def map_verdicts(latency_map: LatencyMap) -> tuple[str, ...]:

@@ -61,6 +61,10 @@ class FeasibleSet:
     def count(self) -> int:
         return int(self._partners.sum())
 
+    def count_within(self, ms: float) -> int:
+        """Distinct configs predicted within `ms`, whatever the budget."""
+        return int(self._partners_up_to(ms).sum())
+
     @property
     def min_ms(self) -> float:
         return float(self._rest_ms.min() + self._wide_ms[0])

@@ -22,10 +22,11 @@ from sparsevit.errors import ConfigError
 from sparsevit.latency.digest import canonical_digest
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import MAX_LEVEL
+from sparsevit.swin.config import SwinConfig
 
 Scope = Literal["model", "backbone"]
 SCOPES: tuple[Scope, ...] = ("model", "backbone")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 INPUT_FACTS = ("height", "width", "batch", "precision", "mode", "threads")
 DEVICE_FACTS = ("kind", "model", "driver", "power_limit_w")
@@ -39,7 +40,8 @@ class LatencyMap:
     key: map_key(facts). levels: the levels timed, ascending. pair_ms: [block pair][level index].
     fixed_ms: all that no ratio changes, the head included; backbone_fixed_ms: without the head.
     dense_ms: the whole dense model as measured, the head included. receipt: of the calibration.
-    facts: everything the table depends on (`map_facts`).
+    facts: everything the table depends on (`map_facts`). accuracy: how far off the map was for
+    whole models measured beside it (sparsevit.latency.accuracy); None where none were.
     """
 
     key: str
@@ -50,6 +52,7 @@ class LatencyMap:
     dense_ms: float
     receipt: dict[str, Any]
     facts: dict[str, Any]
+    accuracy: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         rows = tuple(tuple(float(ms) for ms in row) for row in self.pair_ms)
@@ -66,6 +69,18 @@ class LatencyMap:
             raise ConfigError("a latency map holds a latency that is negative or not finite.")
         if not (math.isfinite(self.dense_ms) and self.dense_ms > 0):
             raise ConfigError(f"dense_ms is {self.dense_ms}; it must be positive.")
+
+    @property
+    def architecture(self) -> SwinConfig:
+        """The backbone that was timed."""
+        names = {field.name for field in fields(SwinConfig)}
+        stated = self.facts["architecture"]
+        return SwinConfig.from_dict({k: v for k, v in stated.items() if k in names})
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the device was not quiet while the map was made."""
+        return bool(self.receipt.get("latency_ms", {}).get("disturbed", False))
 
     @cached_property
     def table(self) -> np.ndarray:

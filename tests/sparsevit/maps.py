@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.search.space import LEVELS, SearchSpace
+from sparsevit.swin.config import SwinConfig
 
 FIXED_MS, HEAD_MS = 3.0, 2.0
 
@@ -17,6 +19,20 @@ SWIN_L = SearchSpace((1, 1, 9, 1), (1024, 256, 64, 16))
 # Swin-T at 224 px: the last stage is one window, the one before four.
 SMALL_MAPS = SearchSpace((1, 1, 3, 1), (64, 16, 4, 1))
 TINY = SearchSpace((1, 1, 2), (64, 16, 4), (0, 3, 6, 8))
+
+
+def facts(space: SearchSpace) -> dict[str, Any]:
+    """Of a backbone with the space's block pairs, at 672 x 672 pixels on a device called test."""
+    depths = tuple(2 * pairs for pairs in space.pairs)
+    heads = tuple(3 << stage for stage in range(len(depths)))
+    input = {"height": 672, "width": 672, "batch": 1, "precision": "fp32"}
+    return {
+        "architecture": SwinConfig(depths=depths, num_heads=heads).to_dict() | {"head": {}},
+        "input": input | {"mode": "eager", "threads": 1},
+        "score": "variance",
+        "device": {"model": "test"},
+        "versions": {"torch": "test"},
+    }
 
 
 def linear_map(space: SearchSpace, stage_ms: Sequence[float] = (8.0, 7.0, 6.0, 5.0)) -> LatencyMap:
@@ -32,5 +48,5 @@ def linear_map(space: SearchSpace, stage_ms: Sequence[float] = (8.0, 7.0, 6.0, 5
         backbone_fixed_ms=FIXED_MS,
         dense_ms=FIXED_MS + HEAD_MS + float(cost.sum()),
         receipt={"id": "receipt_test"},
-        facts={"device": {"model": "test"}},
+        facts=facts(space),
     )
