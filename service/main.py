@@ -14,7 +14,7 @@ from service.api.context import Context
 from service.api.request_ids import RequestIdMiddleware
 from service.db.artefacts import ArtefactStore
 from service.db.session import make_engine
-from service.jobs import JobService
+from service.jobs import JobService, SubmissionService
 from service.paths import PathResolver
 from service.queue import make_celery
 from service.settings import Settings, load_settings
@@ -63,7 +63,8 @@ def _parts(settings: Settings) -> Context:
         settings=settings,
         engine=engine,
         celery=celery,
-        jobs=JobService(engine, celery, PathResolver(settings.data_roots)),
+        submissions=SubmissionService(engine, celery, PathResolver(settings.data_roots)),
+        jobs=JobService(engine, celery),
         artefacts=ArtefactStore(settings.artifact_root),
     )
 

@@ -2,6 +2,9 @@
 
     inspect -> calibrate -> search (generation 0, 1, ...) -> verify -> succeeded | failed
 
+A dry run ends after its calibration, and so does a job whose budget cannot be met; both know by
+then what the latency map answers for their space.
+
 `step` reads and returns plain data. It knows no SQL, no clock, no device and no random state, so
 the same rows always give the same decision: whichever worker takes a step, and however often one
 is killed between two of them, the job goes the same way. A decision is one transition; whoever
@@ -13,14 +16,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from service.domain.records import Evaluation, Job, Proposal, Unit
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
 from sparsevit import metrics
-from sparsevit.errors import BudgetUnreachable, SparseViTError
-from sparsevit.search import choices, evolution
+from sparsevit.errors import BudgetUnreachable, ConfigError, SparseViTError
+from sparsevit.search import answers, choices, evolution
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.sparsity.config import Genes
 from worker.decisions import WAIT, Decision, End, Generation, NewUnit, Score
@@ -77,22 +81,38 @@ def _calibrate(rows: JobRows) -> Decision:
         return Decision(units=(NewUnit(UnitKind.CALIBRATE, {}),))
     if unit.result is None:
         return WAIT
-    return Decision(latency_map=unit.result["map"], latency_map_key=unit.result["map"]["key"])
+    document = unit.result["map"]
+    return Decision(
+        latency_map=document,
+        map_summary=_map_summary(rows, LatencyMap.from_dict(document)),
+        latency_map_key=document["key"],
+    )
+
+
+def _map_summary(rows: JobRows, latency_map: LatencyMap) -> dict[str, Any] | None:
+    """What a map answers for the space of all levels, whatever the levels of the job."""
+    try:
+        return answers.summary(latency_map, choices.search_space(rows.inspection, None))
+    except ConfigError:
+        # Too large to count. The job's own levels may leave a smaller space.
+        return None
 
 
 def _enter_search(rows: JobRows) -> Decision:
-    verdicts = choices.map_verdicts(rows.map)
+    answered = Decision(
+        latency_map_key=rows.map.key,
+        latency=answers.summary(rows.map, rows.space),
+        receipts={rows.map.receipt["id"]: rows.map.receipt},
+        verdicts=choices.map_verdicts(rows.map),
+    )
+    if rows.job.dry_run:
+        return replace(answered, end=End(JobStatus.SUCCEEDED))
     try:
         choices.reachable_budget(rows.budget, rows.map, rows.space, rows.scope)
     except BudgetUnreachable as error:
-        return Decision(verdicts=verdicts, end=_failed(error))
-    return Decision(
-        stage=Stage.SEARCH,
-        latency_map_key=rows.map.key,
-        receipts={rows.map.receipt["id"]: rows.map.receipt},
-        verdicts=verdicts,
-        progress=_progress(rows.evaluations, {}, rows.planned, None),
-    )
+        return replace(answered, end=_failed(error))
+    progress = _progress(rows.evaluations, {}, rows.planned, None)
+    return replace(answered, stage=Stage.SEARCH, progress=progress)
 
 
 def _search(rows: JobRows) -> Decision:

@@ -56,7 +56,9 @@ class Decision:
     inspection: Mapping[str, Any] | None = None
     device: str | None = None
     latency_map: Mapping[str, Any] | None = None
+    map_summary: Mapping[str, Any] | None = None
     latency_map_key: str | None = None
+    latency: Mapping[str, Any] | None = None
     receipts: Mapping[str, Mapping[str, Any]] | None = None
     units: tuple[NewUnit, ...] = ()
     generation: Generation | None = None

@@ -112,6 +112,8 @@ class Node:
 
     def _register(self, facts: dict[str, Any]) -> None:
         device = facts["device"]
+        # A driver is a version too: latencies depend on it.
+        versions = {**facts["versions"], "driver": device["driver"]}
         with session_scope(self._engine) as session:
             WorkerRepository(session).register(
                 self._name,
@@ -119,7 +121,7 @@ class Node:
                 device["uuid"],
                 device["kind"],
                 platform.node(),
-                facts["versions"],
+                versions,
             )
         self._device_model = device["model"]
         self._settled.set()

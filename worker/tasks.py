@@ -123,10 +123,13 @@ def _keep_map_and_receipts(session: Session, job: Job, decision: Decision) -> No
     if decision.latency_map is not None:
         assert decision.latency_map_key is not None
         assert job.device is not None
+        summary = None if decision.map_summary is None else dict(decision.map_summary)
         maps = LatencyMapRepository(session)
-        maps.add(decision.latency_map_key, job.device, dict(decision.latency_map))
+        maps.add(decision.latency_map_key, job.device, dict(decision.latency_map), summary)
     if decision.latency_map_key is not None:
         JobRepository(session).set_latency_map(job.id, decision.latency_map_key)
+    if decision.latency is not None:
+        JobRepository(session).set_latency(job.id, dict(decision.latency))
     for receipt_id, document in (decision.receipts or {}).items():
         kind = job.stage or Stage.CALIBRATE
         ReceiptRepository(session).add(job.id, receipt_id, kind, dict(document))
@@ -151,8 +154,8 @@ def _end(session: Session, job: Job, end: End) -> None:
         jobs.set_front(job.id, [dict(point) for point in end.front], dict(end.artefacts or {}))
     match end.status:
         case JobStatus.SUCCEEDED:
-            assert end.document is not None
-            jobs.succeed(job.id, dict(end.document))
+            assert end.document is not None or job.dry_run
+            jobs.succeed(job.id, None if end.document is None else dict(end.document))
         case JobStatus.FAILED:
             error = end.error or INTERNAL
             jobs.fail(job.id, error["code"], error["message"], error.get("pointer"))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from service.db.artefacts import ArtefactStore
 from service.domain.errors import FieldError, ValidationFailed
-from service.jobs import JobService
+from service.jobs import JobService, SubmissionService
 from service.settings import Settings
 
 
@@ -22,6 +22,7 @@ class Context:
     settings: Settings
     engine: Engine
     celery: Celery
+    submissions: SubmissionService
     jobs: JobService
     artefacts: ArtefactStore
 

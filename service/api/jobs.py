@@ -15,9 +15,9 @@ from service.api.objects import (
     JobList,
     JobObject,
     candidate_object,
-    job_object,
-    listing,
+    job_summary,
 )
+from service.api.plain import listing
 from service.api.responses import job_response, problems
 from service.domain.records import evaluation_id
 from service.domain.status import JobStatus
@@ -46,7 +46,7 @@ def list_jobs(
     """Your jobs, newest first."""
     page = parts.jobs.page(owner, limit, after, status)
     cursor = page.items[-1].id if page.items else None
-    return JSONResponse(listing([job_object(job) for job in page.items], page.has_more, cursor))
+    return JSONResponse(listing([job_summary(job) for job in page.items], page.has_more, cursor))
 
 
 @router.get(

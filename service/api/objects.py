@@ -1,27 +1,20 @@
-"""The JSON that routes answer with.
-
-Plain functions make it (job objects are polled, and validating our own rows again would cost more
-than the query); the models describe it in /openapi.json, and a test holds the two together.
-"""
+"""The JSON of jobs and of what they have found; see `service.api.plain` on how it is made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from service.domain.records import Device, Evaluation, Job, Json, Worker, evaluation_id
+from service.api.latency_objects import LatencyObject
+from service.api.plain import ApiObject, timestamp
+from service.domain.records import Evaluation, Job, Json, evaluation_id
 from service.domain.request import SearchRequest
-from service.domain.status import EvaluationState, JobStatus, Stage, WorkerState
+from service.domain.status import EvaluationState, JobStatus, Stage
 
 
-class _Object(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Progress(_Object):
+class Progress(ApiObject):
     """How far a job is."""
 
     done: int = Field(description="Candidates evaluated.")
@@ -31,7 +24,7 @@ class Progress(_Object):
     best: Any = Field(description="Best candidate so far.")
 
 
-class JobError(_Object):
+class JobError(ApiObject):
     """Why a job failed."""
 
     code: str
@@ -39,12 +32,16 @@ class JobError(_Object):
     pointer: str | None = Field(None, description="Field of the request it is about.")
 
 
-class JobObject(_Object):
-    """A search job."""
+class JobSummary(ApiObject):
+    """A search job, as lists show it."""
 
     id: str
     object: Literal["search_job"]
     status: JobStatus
+    dry_run: bool = Field(
+        description="Whether it is a dry run's: it ends once its latency map stands.",
+        examples=[False],
+    )
     stage: Stage | None = Field(description="What a running job is busy with.")
     version: int = Field(description="Rises with every change; the ETag is made of it.")
     created_at: datetime
@@ -63,16 +60,24 @@ class JobObject(_Object):
     links: dict[str, str]
 
 
-class JobList(_Object):
-    """A page of jobs, newest first."""
+class JobObject(JobSummary):
+    """A search job."""
+
+    latency: LatencyObject | None = Field(
+        description="What its latency map answers for its space; null: not known yet."
+    )
+
+
+class JobList(ApiObject):
+    """A page of jobs, newest first, without their latencies."""
 
     object: Literal["list"]
-    data: list[JobObject]
+    data: list[JobSummary]
     has_more: bool
     next_cursor: str | None = Field(description="Pass it as `after` for the next page.")
 
 
-class CandidateObject(_Object):
+class CandidateObject(ApiObject):
     """One evaluated (or failed, or pending) candidate."""
 
     id: str
@@ -87,7 +92,7 @@ class CandidateObject(_Object):
     finished_at: datetime | None
 
 
-class CandidateList(_Object):
+class CandidateList(ApiObject):
     """A page of candidates, in order of proposal."""
 
     object: Literal["list"]
@@ -96,7 +101,7 @@ class CandidateList(_Object):
     next_cursor: str | None
 
 
-class FrontObject(_Object):
+class FrontObject(ApiObject):
     """The Pareto front of a job."""
 
     object: Literal["pareto_front"]
@@ -108,63 +113,18 @@ class FrontObject(_Object):
     )
 
 
-class WorkerObject(_Object):
-    """A worker."""
-
-    id: str
-    object: Literal["worker"]
-    online: bool
-    state: WorkerState
-    device: str
-    device_uuid: str
-    device_kind: Literal["cpu", "cuda"]
-    host: str
-    versions: dict[str, Any]
-    unit: int | None = Field(description="The unit it holds.")
-    started_at: datetime
-    seen_at: datetime
-
-
-class DeviceObject(_Object):
-    """A device model that some worker has reported at some time."""
-
-    name: str = Field(description="What `device` of a search request takes.")
-    object: Literal["device"]
-    kind: Literal["cpu", "cuda"]
-    workers_online: int
-    latency_maps: int = Field(description="Latency maps that stand and are reused.")
-
-
-class WorkerList(_Object):
-    """Every worker, last started first."""
-
-    object: Literal["list"]
-    data: list[WorkerObject]
-
-
-class DeviceList(_Object):
-    """Every device model."""
-
-    object: Literal["list"]
-    data: list[DeviceObject]
-
-
-def listing(
-    data: Sequence[Json], has_more: bool | None = None, next_cursor: str | None = None
-) -> Json:
-    """A list object; `has_more` is None for lists that come in one piece."""
-    whole: Json = {"object": "list", "data": list(data)}
-    if has_more is None:
-        return whole
-    return {**whole, "has_more": has_more, "next_cursor": next_cursor if has_more else None}
-
-
 def job_object(job: Job) -> Json:
     """A JobObject."""
+    return {**job_summary(job), "latency": job.latency}
+
+
+def job_summary(job: Job) -> Json:
+    """A JobSummary."""
     return {
         "id": job.id,
         "object": "search_job",
         "status": job.status,
+        "dry_run": job.dry_run,
         "stage": job.stage,
         "version": job.version,
         "created_at": timestamp(job.created_at),
@@ -205,37 +165,3 @@ def candidate_object(evaluation: Evaluation) -> Json:
         "predicted_latency_ms": evaluation.latency_ms,
         "finished_at": timestamp(evaluation.finished_at),
     }
-
-
-def worker_object(worker: Worker) -> Json:
-    """A WorkerObject."""
-    return {
-        "id": worker.id,
-        "object": "worker",
-        "online": worker.online,
-        "state": worker.state,
-        "device": worker.device,
-        "device_uuid": worker.device_uuid,
-        "device_kind": worker.device_kind,
-        "host": worker.host,
-        "versions": worker.versions,
-        "unit": worker.unit_id,
-        "started_at": timestamp(worker.started_at),
-        "seen_at": timestamp(worker.seen_at),
-    }
-
-
-def device_object(device: Device) -> Json:
-    """A DeviceObject."""
-    return {
-        "name": device.name,
-        "object": "device",
-        "kind": device.kind,
-        "workers_online": device.workers_online,
-        "latency_maps": device.latency_maps,
-    }
-
-
-def timestamp(moment: datetime | None) -> str | None:
-    """A time as RFC 3339 in UTC, with microseconds."""
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -139,6 +139,8 @@ def _no_result(job: Job) -> ResultNotReady | NoFeasibleConfig:
         return NoFeasibleConfig(
             "no measured configuration is within the budget: submit again with a larger one"
         )
+    if job.dry_run:
+        return ResultNotReady("a dry run has no result: submit the search itself")
     if job.status.terminal:
         return ResultNotReady(f"the job has {job.status} without a result; see its error")
     return ResultNotReady("the job is not done: poll it until it has succeeded")

@@ -9,10 +9,19 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.auth import caller
 from service.api.context import Context, context, only_query
-from service.api.objects import DeviceList, WorkerList, device_object, listing, worker_object
+from service.api.device_objects import (
+    DeviceList,
+    WorkerList,
+    device_object,
+    latency_map_object,
+    worker_object,
+)
+from service.api.plain import listing
 from service.api.responses import problems
+from service.db.latency_maps import LatencyMapRepository
 from service.db.session import session_scope
 from service.db.workers import WorkerRepository
+from service.domain.latency import is_stale
 
 router = APIRouter(tags=["workers"], dependencies=[Depends(caller), Depends(only_query())])
 
@@ -29,7 +38,18 @@ def list_workers(parts: Parts) -> Response:
 
 @router.get("/devices", response_model=DeviceList, responses=problems(), summary="List devices")
 def list_devices(parts: Parts) -> Response:
-    """Device models a search may name, and how many latency maps stand for each."""
+    """Device models a search may name, and the latency maps that stand for each."""
     with session_scope(parts.engine) as session:
         devices = WorkerRepository(session).devices()
-    return JSONResponse(listing([device_object(device) for device in devices]))
+        workers = WorkerRepository(session).all()
+        maps = LatencyMapRepository(session).standing()
+    data = []
+    for device in devices:
+        its = [worker for worker in workers if worker.device == device.name]
+        found = [
+            latency_map_object(figures, is_stale(figures.facts, its))
+            for figures in maps
+            if figures.device == device.name
+        ]
+        data.append(device_object(device, found))
+    return JSONResponse(listing(data))

@@ -8,10 +8,10 @@ reader could see raises `version`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from service.db.models import JobRow, UnitRow, table_of
@@ -46,6 +46,9 @@ class JobRepository:
         dataset_file: Json | None,
         device: str | None,
         metadata: dict[str, str],
+        *,
+        fingerprint: str | None = None,
+        dry_run: bool = False,
     ) -> Job:
         """Inserts a queued job."""
         statement = (
@@ -60,6 +63,8 @@ class JobRepository:
                 device=device,
                 progress=EMPTY_PROGRESS,
                 metadata=metadata,
+                fingerprint=fingerprint,
+                dry_run=dry_run,
             )
             .returning(*_JOBS.c)
         )
@@ -85,15 +90,50 @@ class JobRepository:
     def page(
         self, owner: str, limit: int, after: Job | None = None, status: JobStatus | None = None
     ) -> list[Job]:
-        """An owner's jobs, newest first, from the one that follows `after`."""
+        """An owner's jobs, newest first, from the one that follows `after`; no dry runs."""
         order = (_JOBS.c.created_at, _JOBS.c.id)
-        statement = select(*_JOBS.c).where(_JOBS.c.owner == owner)
+        statement = select(*_JOBS.c).where(_JOBS.c.owner == owner, ~_JOBS.c.dry_run)
         if status is not None:
             statement = statement.where(_JOBS.c.status == status)
         if after is not None:
             statement = statement.where(tuple_(*order) < tuple_(after.created_at, after.id))
         statement = statement.order_by(*(column.desc() for column in order)).limit(limit)
         return [_job(row) for row in self._session.execute(statement)]
+
+    def take_turns(self, owner: str, fingerprint: str) -> None:
+        """Waits until no other transaction looks for, or adds, a dry run of this kind."""
+        key = func.hashtextextended(f"{owner} {fingerprint}", 0)
+        self._session.execute(select(func.pg_advisory_xact_lock(key)))
+
+    def latest_answered(self, owner: str, fingerprint: str, device: str | None) -> Job | None:
+        """The owner's latest job on that device that knows its latencies, dry or not."""
+        return self._latest(
+            _JOBS.c.owner == owner,
+            _JOBS.c.fingerprint == fingerprint,
+            _JOBS.c.device == device,
+            _JOBS.c.latency.is_not(None),
+        )
+
+    def latest_dry_run(
+        self, owner: str, fingerprint: str, device: str | None, failed_within: timedelta
+    ) -> Job | None:
+        """The owner's latest dry run that is under way, or failed no longer ago than that."""
+        failed = _JOBS.c.status == JobStatus.FAILED
+        lately = _JOBS.c.finished_at > _CLOCK - failed_within
+        return self._latest(
+            _JOBS.c.owner == owner,
+            _JOBS.c.fingerprint == fingerprint,
+            # Where the request left it open, the inspection settles it.
+            or_(_JOBS.c.device == device, _JOBS.c.device.is_(None)),
+            _JOBS.c.dry_run,
+            or_(_JOBS.c.status.in_(_ACTIVE), failed & lately),
+        )
+
+    def _latest(self, *conditions: ColumnElement[bool]) -> Job | None:
+        order = (_JOBS.c.created_at.desc(), _JOBS.c.id.desc())
+        statement = select(*_JOBS.c).where(*conditions).order_by(*order).limit(1)
+        row = self._session.execute(statement).one_or_none()
+        return None if row is None else _job(row)
 
     def due_for_step(self) -> list[str]:
         """Ids of jobs whose next step nobody is working towards.
@@ -144,6 +184,10 @@ class JobRepository:
         """Records the map whose predictions the job uses."""
         return self._change(job_id, _ACTIVE, {"latency_map_key": key})
 
+    def set_latency(self, job_id: str, latency: Json) -> bool:
+        """Records what the map answers for the job's space."""
+        return self._change(job_id, _ACTIVE, {"latency": latency})
+
     def set_stage(self, job_id: str, stage: Stage) -> bool:
         """Records what the job is busy with now."""
         return self._change(job_id, _ACTIVE, {"stage": stage})
@@ -167,8 +211,8 @@ class JobRepository:
         """Records front and plots of a search, for a job that then fails as well as succeeds."""
         return self._change(job_id, _ACTIVE, {"front": front, "artefacts": artefacts})
 
-    def succeed(self, job_id: str, result: Json) -> bool:
-        """running -> succeeded, with the best config document."""
+    def succeed(self, job_id: str, result: Json | None) -> bool:
+        """running -> succeeded, with the best config document; a dry run has none."""
         return self._end(job_id, JobStatus.SUCCEEDED, {"result": result})
 
     def fail(self, job_id: str, code: str, message: str, pointer: str | None = None) -> bool:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -53,7 +54,7 @@ def table_of(row: type[Base]) -> Table:
 
 
 class JobRow(Base):
-    """A user's search."""
+    """A user's search, or a dry run of one."""
 
     __tablename__ = "jobs"
 
@@ -62,12 +63,15 @@ class JobRow(Base):
     status: Mapped[str]
     stage: Mapped[str | None]
     version: Mapped[int] = mapped_column(server_default="1")
+    dry_run: Mapped[bool] = mapped_column(server_default=false())
     request: Mapped[Document] = mapped_column(JSON)
+    fingerprint: Mapped[str | None]
     checkpoint_file: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     dataset_file: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     device: Mapped[str | None]
     inspection: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
     latency_map_key: Mapped[str | None]
+    latency: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     checkpoint_sha256: Mapped[str | None]
     dataset_sha256: Mapped[str | None]
     progress: Mapped[Document] = mapped_column(JSON)
@@ -86,6 +90,7 @@ class JobRow(Base):
 
     __table_args__ = (
         Index(None, "owner", "created_at", "id"),
+        Index(None, "owner", "fingerprint", "created_at"),
         Index(
             "ix_jobs_live",
             "status",
@@ -169,6 +174,7 @@ class LatencyMapRow(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     device: Mapped[str]
     document: Mapped[Document] = mapped_column(JSON)
+    summary: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 

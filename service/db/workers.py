@@ -9,7 +9,7 @@ from sqlalchemy import Row, and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from service.db.models import LatencyMapRow, WorkerRow, table_of
+from service.db.models import WorkerRow, table_of
 from service.domain.records import Device, DeviceKind, Json, Worker
 from service.domain.status import WorkerState
 
@@ -71,25 +71,23 @@ class WorkerRepository:
         """Notes that a worker said goodbye. Its device stays known."""
         return self._set(worker_id, WorkerState.STOPPED, None)
 
-    def all(self, online_only: bool = False) -> list[Worker]:
-        """Workers, last started first."""
+    def all(self, online_only: bool = False, device: str | None = None) -> list[Worker]:
+        """Workers, last started first; of one device model if named."""
         statement = select(*_WORKERS.c, _ONLINE.label("online"))
         if online_only:
             statement = statement.where(_ONLINE)
+        if device is not None:
+            statement = statement.where(_WORKERS.c.device == device)
         statement = statement.order_by(_WORKERS.c.started_at.desc(), _WORKERS.c.id)
         return [_worker(row) for row in self._session.execute(statement)]
 
     def devices(self) -> list[Device]:
         """Every device model a worker has ever reported, by name."""
-        maps = (
-            select(func.count()).where(LatencyMapRow.device == _WORKERS.c.device).scalar_subquery()
-        )
         statement = (
             select(
                 _WORKERS.c.device.label("name"),
                 func.min(_WORKERS.c.device_kind).label("kind"),
                 func.count().filter(_ONLINE).label("workers_online"),
-                maps.label("latency_maps"),
             )
             .group_by(_WORKERS.c.device)
             .order_by(_WORKERS.c.device)

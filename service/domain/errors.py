@@ -9,7 +9,8 @@
     │   ├── ValidationFailed       VALIDATION_FAILED (carries one FieldError per finding)
     │   ├── PathNotAllowed         PATH_NOT_ALLOWED
     │   ├── UrlNotAllowed          URL_NOT_ALLOWED
-    │   └── ArtifactNotFound       ARTIFACT_NOT_FOUND
+    │   ├── ArtifactNotFound       ARTIFACT_NOT_FOUND
+    │   └── BudgetUnreachable      BUDGET_UNREACHABLE
     ├── Unauthenticated            UNAUTHENTICATED
     ├── NotFound                   what was asked for is not there, or not the caller's
     │   ├── JobNotFound            JOB_NOT_FOUND
@@ -108,6 +109,12 @@ class ArtifactNotFound(RequestError):
     """A path under an allowed root at which nothing is."""
 
     code = "ARTIFACT_NOT_FOUND"
+
+
+class BudgetUnreachable(RequestError):
+    """No config is predicted to meet the budget; the message names the nearest possible one."""
+
+    code = "BUDGET_UNREACHABLE"
 
 
 class Unauthenticated(ServiceError):

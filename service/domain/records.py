@@ -9,11 +9,12 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from service.domain.status import (
     EvaluationState,
+    Inspection,
     JobStatus,
     Stage,
     UnitKind,
@@ -63,19 +64,26 @@ def evaluation_number(text: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A user's search. `request` is the filled-in request, `result` the best config document."""
+    """A user's search, or a dry run: one that ends once its latency map stands.
+
+    `request` is the filled-in request, `fingerprint` a digest of the part of it that latencies
+    depend on, `latency` what the map answers for the job's space, `result` the best config document.
+    """
 
     id: str
     owner: str
     status: JobStatus
     stage: Stage | None
     version: int
+    dry_run: bool
     request: Json
+    fingerprint: str | None
     checkpoint_file: Json | None
     dataset_file: Json | None
     device: str | None
     inspection: Json | None
     latency_map_key: str | None
+    latency: Json | None
     checkpoint_sha256: str | None
     dataset_sha256: str | None
     progress: Json
@@ -90,6 +98,15 @@ class Job:
     cancel_requested_at: datetime | None
     finished_at: datetime | None
     estimated_finish_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What is known before a search: `job` has the figures, measures them, or failed to."""
+
+    request: Json
+    inspection: Inspection
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +190,33 @@ class Device:
     name: str
     kind: DeviceKind
     workers_online: int
-    latency_maps: int
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyMapRecord:
-    """A standing latency map: `document` is the library's own form of it."""
+    """A latency map: `document` is the library's own form of it, for workers; `summary` what it
+    answers for the space of all levels, None where that is too large to count."""
 
     key: str
     device: str
     document: Json
+    summary: Json | None
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MapFigures:
+    """What a latency map answers before a search, and what it was made with.
+
+    `facts` are the map's own: device, versions, input. `age` is by the database's clock.
+    """
+
+    key: str
+    device: str
+    facts: Json
+    summary: Json | None
+    created_at: datetime
+    age: timedelta
 
 
 @dataclass(frozen=True, slots=True)

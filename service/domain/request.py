@@ -126,7 +126,10 @@ class InputSpec(_Strict):
     width: int | None = Field(default=None, ge=32, le=8192, description="Image width in pixels.")
     batch: int = Field(default=1, ge=1, le=1024, description="Images per forward pass.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Number format.")
-    mode: Literal["eager"] = Field(default="eager", description="How the model is executed.")
+    mode: Literal["eager", "compiled", "cuda_graph"] = Field(
+        default="eager",
+        description="How the model is executed. A device that cannot fails the job.",
+    )
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads; null: the worker's own number."
     )

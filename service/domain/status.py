@@ -57,6 +57,14 @@ class Stage(StrEnum):
     FINETUNE = "finetune"
 
 
+class Inspection(StrEnum):
+    """How far a dry run's answer is."""
+
+    READY = "ready"
+    PENDING = "pending"
+    FAILED = "failed"
+
+
 class UnitKind(StrEnum):
     """Kinds of leased work."""
 

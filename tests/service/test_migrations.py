@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from service.db.migrate import check, downgrade, is_current, upgrade
 from service.db.models import Base
@@ -14,6 +14,25 @@ from service.db.session import make_engine
 
 PROGRAM = "import sys; from service.db.migrate import upgrade; upgrade(sys.argv[1])"
 ROOT = Path(__file__).parents[2]
+
+JOBS = "INSERT INTO jobs (id, owner, status, stage, request, progress, metadata, latency_map_key)"
+UNITS = "INSERT INTO units (job_id, kind, payload, state)"
+EVALUATIONS = (
+    "INSERT INTO evaluations (job_id, config_key, generation, position, genes, state, latency_ms)"
+)
+OLD_ROWS = [
+    "INSERT INTO latency_maps (key, device, document) VALUES ('old', 'Testium', '{}')",
+    f"{JOBS} VALUES ('new', 'ann', 'running', 'inspect', '{{}}', '{{}}', '{{}}', NULL)",
+    f"{JOBS} VALUES ('searching', 'ann', 'running', 'search', '{{}}', '{{}}', '{{}}', 'old')",
+    f"{JOBS} VALUES ('done', 'ann', 'succeeded', NULL, '{{}}', '{{}}', '{{}}', 'old')",
+    f"{UNITS} VALUES ('new', 'inspect', '{{}}', 'leased')",
+    f"{UNITS} VALUES ('searching', 'inspect', '{{}}', 'done')",
+    f"{UNITS} VALUES ('searching', 'calibrate', '{{}}', 'done')",
+    f"{UNITS} VALUES ('searching', 'evaluate', '{{}}', 'leased')",
+    f"{UNITS} VALUES ('done', 'measure', '{{}}', 'done')",
+    f"{EVALUATIONS} VALUES ('searching', 'a', 0, 0, '[]', 'pending', 1.0)",
+    f"{EVALUATIONS} VALUES ('done', 'a', 0, 0, '[]', 'done', 1.0)",
+]
 
 
 def test_migrations_build_exactly_the_models_tables(empty_database_url: str) -> None:
@@ -27,6 +46,37 @@ def test_migrations_build_exactly_the_models_tables(empty_database_url: str) -> 
         assert not set(Base.metadata.tables) & set(inspect(engine).get_table_names())
     finally:
         engine.dispose()
+
+
+def test_maps_without_figures_go_and_searches_that_used_them_calibrate_again(
+    empty_database_url: str,
+) -> None:
+    upgrade(empty_database_url, "0001")
+    engine = make_engine(empty_database_url)
+    try:
+        with engine.begin() as connection:
+            for row in OLD_ROWS:
+                connection.execute(text(row))
+        upgrade(empty_database_url)
+        with engine.connect() as connection:
+            jobs = connection.execute(text("SELECT id, status, stage, latency_map_key, dry_run "
+                                           "FROM jobs ORDER BY id")).all()  # fmt: skip
+            units = connection.execute(text("SELECT job_id, kind FROM units ORDER BY id")).all()
+            left = [
+                connection.scalar(text(f"SELECT count(*) FROM {table}"))
+                for table in ("latency_maps", "evaluations")
+            ]
+        downgrade(empty_database_url, "0001")
+    finally:
+        downgrade(empty_database_url)
+        engine.dispose()
+    assert jobs == [
+        ("done", "succeeded", None, "old", False),
+        ("new", "running", "inspect", None, False),
+        ("searching", "running", "calibrate", None, False),
+    ]
+    assert units == [("new", "inspect"), ("searching", "inspect"), ("done", "measure")]
+    assert left == [0, 1]
 
 
 def test_two_servers_that_start_together_migrate_once(empty_database_url: str) -> None:

@@ -59,7 +59,10 @@ def new_job(engine: Engine) -> NewJob:
     """Submits a job as POST /search does: its row and its first unit in one transaction."""
 
     def submit(
-        device: str | None = None, checkpoint: str | Path = "builtin:digits", **changes: Any
+        device: str | None = None,
+        checkpoint: str | Path = "builtin:digits",
+        dry_run: bool = False,
+        **changes: Any,
     ) -> Job:
         with session_scope(engine) as session:
             job = JobRepository(session).add(
@@ -70,6 +73,7 @@ def new_job(engine: Engine) -> NewJob:
                 dataset_file=None,
                 device=device,
                 metadata={},
+                dry_run=dry_run,
             )
             UnitRepository(session).add(job.id, UnitKind.INSPECT, {}, device=device)
         return job

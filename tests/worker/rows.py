@@ -89,12 +89,15 @@ def job(**changes: Any) -> Job:
         status=JobStatus.RUNNING,
         stage=Stage.INSPECT,
         version=1,
+        dry_run=False,
         request=request(),
+        fingerprint=None,
         checkpoint_file=None,
         dataset_file=None,
         device=None,
         inspection=None,
         latency_map_key=None,
+        latency=None,
         checkpoint_sha256=None,
         dataset_sha256=None,
         progress={},
@@ -211,7 +214,8 @@ class World:
     def _apply(self, decision: Decision) -> None:
         row = self.job
         changes: dict[str, Any] = {"verdicts": [*row.verdicts, *decision.verdicts]}
-        for name in ("stage", "inspection", "device", "latency_map_key", "progress"):
+        columns = ("stage", "inspection", "device", "latency_map_key", "latency", "progress")
+        for name in columns:
             if getattr(decision, name) is not None:
                 changes[name] = getattr(decision, name)
         if decision.latency_map is not None:

@@ -10,7 +10,8 @@ import pytest
 
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
 from sparsevit import metrics
-from sparsevit.search import feasible
+from sparsevit.search import answers, choices, feasible
+from sparsevit.search.latency_map import map_key
 from tests.worker import rows
 from tests.worker.rows import INSPECTION, MAP_KEY, METRIC, World, job, latency_map, unit
 from worker.coordinator import step
@@ -63,6 +64,34 @@ class TestCalibrate:
         decision = step(inspected(stage=Stage.CALIBRATE), units, [], None)
         assert decision.latency_map == document
         assert decision.latency_map_key == MAP_KEY
+        space = choices.search_space(INSPECTION, None)
+        assert decision.map_summary == answers.summary(latency_map(), space)
+
+    def test_a_map_of_a_space_too_large_to_count_is_kept_without_figures(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feasible, "MAX_REST", 20)
+        world = World(request=rows.request(search={"levels": [0, 4, 8]}))
+        world.settle()
+        for _ in range(2):
+            world.finish(world.pending[0])
+            world.settle()
+        (kept,) = [one for one in world.decisions if one.latency_map is not None]
+        assert kept.map_summary is None
+        assert world.job.stage == Stage.SEARCH  # three levels leave a space that can be counted
+
+    def test_a_map_under_older_versions_stays_unused(self) -> None:
+        facts = rows.MAP_FACTS | {"versions": {"torch": "2.10"}}
+        old = replace(latency_map(), key=map_key(facts), facts=facts)
+        world = World(old)
+        world.settle()
+        world.finish(world.pending[0])  # the inspection, under the versions of now
+        world.settle()
+        assert [one.kind for one in world.pending] == [UnitKind.CALIBRATE]
+        world.finish(world.pending[0])
+        world.settle()
+        assert world.job.latency_map_key == MAP_KEY != old.key
+        assert world.job.latency["key"] == MAP_KEY
 
     def test_a_standing_map_is_reused(self) -> None:
         decision = step(inspected(stage=Stage.CALIBRATE), [], [], latency_map())
@@ -72,6 +101,14 @@ class TestCalibrate:
         assert decision.receipts == {"rcpt_1": {"id": "rcpt_1"}}
         assert decision.progress["total"] == 18
         assert decision.verdicts == ()
+        assert decision.latency["scopes"]["model"]["min_ms"] == pytest.approx(11.0)
+
+    def test_latencies_are_those_of_the_levels_asked_for(self) -> None:
+        request = rows.request(search={"levels": [0, 1, 2]})
+        decision = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], latency_map())
+        figures = decision.latency["scopes"]["model"]
+        assert figures["min_ms"] == pytest.approx(3.0 + 4 * 8.0)
+        assert figures["configs"] == 3 * 3 * 6
 
     def test_a_heavy_head_is_a_verdict(self) -> None:
         decision = step(inspected(stage=Stage.CALIBRATE), [], [], latency_map(head_ms=60.0))
@@ -97,6 +134,27 @@ class TestCalibrate:
         assert end.status == JobStatus.FAILED
         assert end.error["code"] == "BUDGET_UNREACHABLE"
         assert nearest in end.error["message"]
+
+    def test_an_unreachable_budget_ends_the_job_at_once_with_its_figures(self) -> None:
+        world = World(latency_map(), request=rows.request(latency_budget_ms=0.01))
+        world.settle()
+        world.finish(world.pending[0])
+        world.settle()
+        assert world.job.status == JobStatus.FAILED
+        assert [one.kind for one in world.units] == [UnitKind.INSPECT]
+        assert world.job.latency["scopes"]["model"]["nearest_ms"] == 11.55
+        assert world.job.latency_map_key == MAP_KEY
+        assert world.decisions[-1].receipts == {"rcpt_1": {"id": "rcpt_1"}}
+
+    @pytest.mark.parametrize("budget", [0.01, 60.0])
+    def test_a_dry_run_succeeds_here_whatever_its_budget(self, budget: float) -> None:
+        world = World(dry_run=True, request=rows.request(latency_budget_ms=budget))
+        world.run()
+        assert world.job.status == JobStatus.SUCCEEDED
+        assert world.job.result is None
+        assert world.job.latency["key"] == world.job.latency_map_key == MAP_KEY
+        assert [one.kind for one in world.units] == [UnitKind.INSPECT, UnitKind.CALIBRATE]
+        assert world.evaluations == []
 
     def test_a_space_too_large_ends_the_job_with_the_librarys_reason(
         self, monkeypatch: pytest.MonkeyPatch

@@ -139,7 +139,7 @@ def keep_the_map_of(database: Database, job: Job) -> None:
     with session_scope(database.engine) as session:
         maps = LatencyMapRepository(session)
         document = maps.get(job.latency_map_key).document
-        maps.add(key, job.device, document | {"key": key})
+        maps.add(key, job.device, document | {"key": key}, None)
 
 
 def check_evaluations(database: Database, job: Job) -> None:

@@ -182,7 +182,7 @@ def test_a_measurement_gets_the_map_and_the_store(
     unit = leases.claim(MODEL, UUID)
     document = rows.latency_map().to_dict()
     with session_scope(engine) as session:
-        LatencyMapRepository(session).add(rows.MAP_KEY, MODEL, document)
+        LatencyMapRepository(session).add(rows.MAP_KEY, MODEL, document, None)
         JobRepository(session).set_latency_map(job.id, rows.MAP_KEY)
     payload = leases.request(replace(unit, kind=UnitKind.MEASURE))["payload"]
     assert payload == {"latency_map": document, "artifact_root": "/artefacts"}

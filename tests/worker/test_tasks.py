@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
@@ -16,6 +17,7 @@ from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.records import Evaluation, Job, Unit
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
+from sparsevit.search.latency_map import map_key
 from tests.worker import rows
 from tests.worker.conftest import NewJob
 from worker import tasks
@@ -159,6 +161,68 @@ def test_a_failed_unit_fails_the_job_and_frees_the_others(
     assert leases.claim(MODEL, "CPU-1") is None
 
 
+def test_a_dry_run_ends_with_the_figures_of_its_map(
+    engine: Engine, leases: Leases, new_job: NewJob, job_of: Callable[[Job], Job]
+) -> None:
+    job = new_job(dry_run=True, search={"levels": [0, 8]})
+    work(engine, leases)
+    ended = job_of(job)
+    assert (ended.status, ended.stage, ended.result) == (JobStatus.SUCCEEDED, None, None)
+    assert ended.latency is not None
+    assert ended.latency["scopes"]["model"]["configs"] == 2 * 2 * 3
+    assert [unit.kind for unit in units(engine, job)] == [UnitKind.INSPECT, UnitKind.CALIBRATE]
+    with session_scope(engine) as session:
+        assert ReceiptRepository(session).get(job.id, ended.latency["receipt"])
+        (figures,) = LatencyMapRepository(session).standing()
+    assert figures.key == ended.latency_map_key == rows.MAP_KEY
+    assert figures.facts == rows.MAP_FACTS
+    assert figures.summary is not None
+    assert figures.summary["scopes"]["model"]["configs"] == 9 * 9 * 45  # of all levels
+
+
+def test_a_dry_run_whose_checkpoint_is_bad_fails_with_its_error(
+    engine: Engine, leases: Leases, new_job: NewJob, job_of: Callable[[Job], Job]
+) -> None:
+    job = new_job(dry_run=True)
+    unit = leases.claim(MODEL, "CPU-1")
+    leases.fail(unit, {"code": "CHECKPOINT_CORRUPT", "message": "cut"}, retry=False)
+    advance(engine, job.id)
+    ended = job_of(job)
+    assert (ended.status, ended.latency) == (JobStatus.FAILED, None)
+    assert ended.error["code"] == "CHECKPOINT_CORRUPT"
+
+
+def test_a_map_under_older_versions_stays_unused(
+    engine: Engine, leases: Leases, new_job: NewJob, job_of: Callable[[Job], Job]
+) -> None:
+    facts = rows.MAP_FACTS | {"versions": {"torch": "2.10"}}
+    old = replace(rows.latency_map(), key=map_key(facts), facts=facts)
+    with session_scope(engine) as session:
+        LatencyMapRepository(session).add(old.key, MODEL, old.to_dict(), None)
+    job = new_job()
+    work(engine, leases)
+    assert job_of(job).latency_map_key == rows.MAP_KEY != old.key
+    assert UnitKind.CALIBRATE in {unit.kind for unit in units(engine, job)}
+
+
+def test_a_job_that_was_not_measured_quietly_fails_and_keeps_front_and_receipts(
+    engine: Engine, leases: Leases, new_job: NewJob, job_of: Callable[[Job], Job]
+) -> None:
+    job = new_job()
+    unit = work(engine, leases, until=UnitKind.MEASURE)
+    error = {"code": "DEVICE_DISTURBED", "message": "run it on a quiet device"}
+    leases.finish(unit, rows.simulated_result(unit) | {"document": None, "error": error})
+    advance(engine, job.id)
+    ended = job_of(job)
+    assert (ended.status, ended.error["code"]) == (JobStatus.FAILED, "DEVICE_DISTURBED")
+    assert ended.result is None
+    assert ended.front
+    assert ended.latency
+    with session_scope(engine) as session:
+        for receipt in ("rcpt_1", "rcpt_2"):
+            assert ReceiptRepository(session).get(job.id, receipt)
+
+
 def test_an_unreachable_budget_fails_the_job(
     engine: Engine, leases: Leases, new_job: NewJob, job_of: Callable[[Job], Job]
 ) -> None:
@@ -167,6 +231,7 @@ def test_an_unreachable_budget_fails_the_job(
     ended = job_of(job)
     assert ended.error["code"] == "BUDGET_UNREACHABLE"
     assert "11.000 ms" in ended.error["message"]
+    assert ended.latency["scopes"]["model"]["nearest_ms"] == 11.55
     with session_scope(engine) as session:  # the map stands for the next search
         assert LatencyMapRepository(session).get(rows.MAP_KEY) is not None
 

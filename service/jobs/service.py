@@ -1,4 +1,4 @@
-"""Submitting, finding, listing and cancelling jobs: one transaction each, wake-ups after it."""
+"""Finding, listing and cancelling jobs: one transaction each, wake-ups after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from service.db.jobs import JobRepository
 from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
-from service.db.workers import WorkerRepository
 from service.domain.errors import (
     FieldError,
     JobAlreadyTerminal,
@@ -23,19 +22,15 @@ from service.domain.errors import (
     ValidationFailed,
 )
 from service.domain.records import (
-    Device,
     Evaluation,
     Job,
     Json,
     evaluation_number,
     is_job_id,
     is_name,
-    new_job_id,
 )
-from service.domain.request import BUILTIN_DIGITS, SearchRequest
-from service.domain.status import JobStatus, UnitKind
-from service.paths import PathResolver
-from service.queue import wake_job, wake_units
+from service.domain.status import JobStatus
+from service.queue import wake_job
 
 Item = TypeVar("Item")
 
@@ -49,36 +44,11 @@ class Page(Generic[Item]):
 
 
 class JobService:
-    """What callers may do with jobs; every method is one transaction."""
+    """What callers may do with their jobs; every method is one transaction."""
 
-    def __init__(self, engine: Engine, celery: Celery, paths: PathResolver) -> None:
+    def __init__(self, engine: Engine, celery: Celery) -> None:
         self._engine = engine
         self._celery = celery
-        self._paths = paths
-
-    def submit(self, owner: str, request: SearchRequest) -> Job:
-        """Stores a queued job with its first unit, then wakes a worker.
-
-        Raises:
-            RequestError: paths that may not be used, a device nobody has seen.
-        """
-        checkpoint = self._record(request.checkpoint, "/checkpoint", folder=False)
-        dataset = self._record(request.dataset.path, "/dataset/path", folder=True)
-        with session_scope(self._engine) as session:
-            device = resolve_device(request.device, WorkerRepository(session).devices())
-            filled_in = request.model_copy(update={"device": device})
-            job = JobRepository(session).add(
-                new_job_id(),
-                owner,
-                filled_in.model_dump(mode="json"),
-                checkpoint,
-                dataset,
-                device,
-                request.metadata,
-            )
-            UnitRepository(session).add(job.id, UnitKind.INSPECT, {}, device=device)
-        wake_units(self._celery, device)
-        return job
 
     def get(self, owner: str, job_id: str) -> Job:
         """One of the owner's jobs.
@@ -128,17 +98,17 @@ class JobService:
     def page(
         self, owner: str, limit: int, after: str | None, status: JobStatus | None
     ) -> Page[Job]:
-        """The owner's jobs, newest first, from the one that follows job `after`.
+        """The owner's jobs, newest first, from the one that follows job `after`; no dry runs.
 
         Raises:
-            ValidationFailed: `after` is no job of the owner's.
+            ValidationFailed: `after` is no job of the list.
         """
         with session_scope(self._engine) as session:
             jobs = JobRepository(session)
             last = None
             if after is not None:
                 last = jobs.get(after, owner) if is_job_id(after) else None
-                if last is None:
+                if last is None or last.dry_run:
                     raise bad_cursor()
             found = jobs.page(owner, limit + 1, last, status)
         return Page(found[:limit], has_more=len(found) > limit)
@@ -163,41 +133,11 @@ class JobService:
             wake_job(self._celery, job.id)
         return job
 
-    def _record(self, path: str, pointer: str, *, folder: bool) -> Json | None:
-        """What is at the path; None for data that ships with the library."""
-        if path == BUILTIN_DIGITS:
-            return None
-        return self._paths.resolve(path, pointer, folder=folder).to_dict()
-
-
-def resolve_device(named: str | None, known: list[Device]) -> str | None:
-    """The device model a job is for; None where it may be any, because none is known yet.
-
-    Raises:
-        ValidationFailed: never seen, or not clear which of several.
-    """
-    if named is None:
-        if len(known) > 1:
-            raise _bad_device("several devices are known: name one of GET /devices")
-        return known[0].name if known else None
-    matching = [device.name for device in known if device.name == named] or [
-        device.name for device in known if device.kind == named
-    ]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise _bad_device("several devices are of this kind: name one of GET /devices")
-    raise _bad_device("no worker with this device was ever seen: name one of GET /devices")
-
 
 def bad_cursor() -> ValidationFailed:
     """The answer to a cursor this list did not give."""
     message = "not a cursor of this list: pass next_cursor of the page before"
     return ValidationFailed(message, [FieldError("/after", "cursor", message)])
-
-
-def _bad_device(message: str) -> ValidationFailed:
-    return ValidationFailed(message, [FieldError("/device", "device", message)])
 
 
 def _checked(job_id: str) -> str:

@@ -1,0 +1,40 @@
+"""What all answers share.
+
+Plain functions make the JSON (job objects are polled, and validating our own rows again would cost
+more than the query); the models describe it in /openapi.json, and a test holds the two together.
+
+plain            lists, times
+objects          jobs, candidates, fronts
+latency_objects  what a latency map answers before a search; dry runs
+device_objects   workers, devices and their latency maps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from service.domain.records import Json
+
+
+class ApiObject(BaseModel):
+    """What an answer holds, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def listing(
+    data: Sequence[Json], has_more: bool | None = None, next_cursor: str | None = None
+) -> Json:
+    """A list object; `has_more` is None for lists that come in one piece."""
+    whole: Json = {"object": "list", "data": list(data)}
+    if has_more is None:
+        return whole
+    return {**whole, "has_more": has_more, "next_cursor": next_cursor if has_more else None}
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """A time as RFC 3339 in UTC, with microseconds."""
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,178 @@
+"""Submitting a search, and asking what one could reach: one transaction each, wake-ups after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from celery import Celery
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from service.db.jobs import JobRepository
+from service.db.latency_maps import LatencyMapRepository
+from service.db.session import session_scope
+from service.db.units import UnitRepository
+from service.db.workers import WorkerRepository
+from service.domain import latency
+from service.domain.errors import FieldError, ValidationFailed
+from service.domain.records import Device, DryRun, Job, Json, new_job_id
+from service.domain.request import BUILTIN_DIGITS, SearchRequest
+from service.domain.status import Inspection, JobStatus, UnitKind
+from service.paths import PathResolver
+from service.queue import wake_units
+
+PASSING = timedelta(minutes=10)
+"""A failure, or figures from a disturbed device, answer dry runs for so long; then one tries anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request with all that POST fills in."""
+
+    owner: str
+    request: Json
+    checkpoint_file: Json | None
+    dataset_file: Json | None
+    device: str | None
+    metadata: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        return latency.fingerprint(self.request, self.checkpoint_file, self.dataset_file)
+
+    @property
+    def subject(self) -> tuple[str, str, str | None]:
+        """Whose latencies, of what, and where."""
+        return self.owner, self.fingerprint, self.device
+
+
+class SubmissionService:
+    """Takes requests."""
+
+    def __init__(self, engine: Engine, celery: Celery, paths: PathResolver) -> None:
+        self._engine = engine
+        self._celery = celery
+        self._paths = paths
+
+    def submit(self, owner: str, request: SearchRequest) -> Job:
+        """Stores a queued job with its first unit, then wakes a worker.
+
+        Raises:
+            RequestError: paths that may not be used, a device nobody has seen, a budget that is
+                known to be out of reach.
+        """
+        files = self._files(request)
+        with session_scope(self._engine) as session:
+            asked = _asked(session, owner, request, *files)
+            answered = _answered(session, asked)
+            if answered is not None:
+                assert answered.latency is not None
+                latency.check_reachable(answered.latency, asked.request)
+            job = _add(session, asked)
+        wake_units(self._celery, asked.device)
+        return job
+
+    def dry_run(self, owner: str, request: SearchRequest) -> DryRun:
+        """What is known of the request's latencies; where nothing is, a job that measures them.
+
+        Two equal requests, or two that differ in what latencies do not depend on, share that job.
+
+        Raises:
+            RequestError: as `submit`, but for the budget.
+        """
+        files = self._files(request)
+        with session_scope(self._engine) as session:
+            asked = _asked(session, owner, request, *files)
+            JobRepository(session).take_turns(owner, asked.fingerprint)
+            answered = _answered(session, asked)
+            if answered is not None:
+                return DryRun(asked.request, Inspection.READY, answered)
+            job = JobRepository(session).latest_dry_run(*asked.subject, failed_within=PASSING)
+            if job is not None:
+                failed = job.status is JobStatus.FAILED
+                return DryRun(
+                    asked.request, Inspection.FAILED if failed else Inspection.PENDING, job
+                )
+            job = _add(session, asked, dry_run=True)
+        wake_units(self._celery, asked.device)
+        return DryRun(asked.request, Inspection.PENDING, job)
+
+    def _files(self, request: SearchRequest) -> tuple[Json | None, Json | None]:
+        """What is at the request's paths: checkpoint, data set."""
+        return (
+            self._record(request.checkpoint, "/checkpoint", folder=False),
+            self._record(request.dataset.path, "/dataset/path", folder=True),
+        )
+
+    def _record(self, path: str, pointer: str, *, folder: bool) -> Json | None:
+        """What is at the path; None for data that ships with the library."""
+        if path == BUILTIN_DIGITS:
+            return None
+        return self._paths.resolve(path, pointer, folder=folder).to_dict()
+
+
+def _asked(
+    session: Session,
+    owner: str,
+    request: SearchRequest,
+    checkpoint_file: Json | None,
+    dataset_file: Json | None,
+) -> _Asked:
+    """The request with the device it is for."""
+    device = resolve_device(request.device, WorkerRepository(session).devices())
+    filled_in = request.model_copy(update={"device": device}).model_dump(mode="json")
+    return _Asked(owner, filled_in, checkpoint_file, dataset_file, device, request.metadata)
+
+
+def _answered(session: Session, asked: _Asked) -> Job | None:
+    """The job whose figures answer the request: the latest one, unless they would differ by now."""
+    job = JobRepository(session).latest_answered(*asked.subject)
+    if job is None or job.latency is None:
+        return None
+    figures = LatencyMapRepository(session).figures(job.latency["key"])
+    if figures is None or (job.latency["disturbed"] and figures.age > PASSING):
+        return None
+    stale = latency.is_stale(figures.facts, WorkerRepository(session).all(device=asked.device))
+    return None if stale else job
+
+
+def _add(session: Session, asked: _Asked, dry_run: bool = False) -> Job:
+    """A queued job with its first unit."""
+    job = JobRepository(session).add(
+        new_job_id(),
+        asked.owner,
+        asked.request,
+        asked.checkpoint_file,
+        asked.dataset_file,
+        asked.device,
+        asked.metadata,
+        fingerprint=asked.fingerprint,
+        dry_run=dry_run,
+    )
+    UnitRepository(session).add(job.id, UnitKind.INSPECT, {}, device=asked.device)
+    return job
+
+
+def resolve_device(named: str | None, known: list[Device]) -> str | None:
+    """The device model a job is for; None where it may be any, because none is known yet.
+
+    Raises:
+        ValidationFailed: never seen, or not clear which of several.
+    """
+    if named is None:
+        if len(known) > 1:
+            raise _bad_device("several devices are known: name one of GET /devices")
+        return known[0].name if known else None
+    matching = [device.name for device in known if device.name == named] or [
+        device.name for device in known if device.kind == named
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise _bad_device("several devices are of this kind: name one of GET /devices")
+    raise _bad_device("no worker with this device was ever seen: name one of GET /devices")
+
+
+def _bad_device(message: str) -> ValidationFailed:
+    return ValidationFailed(message, [FieldError("/device", "device", message)])
