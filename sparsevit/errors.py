@@ -10,6 +10,7 @@
     ├── DatasetError            DATASET_INVALID       images or labels that cannot be used
     ├── DeviceError             DEVICE_UNAVAILABLE    no such device, or it does not answer
     │   ├── DeviceBusy          DEVICE_UNAVAILABLE    its lock stayed taken until the time was up
+    │   ├── DeviceDisturbed     DEVICE_DISTURBED      too much else ran on it to believe a latency
     │   └── DeviceOutOfMemory   DEVICE_OUT_OF_MEMORY  the work does not fit the device
     ├── BudgetUnreachable       BUDGET_UNREACHABLE    no config is predicted to be that fast
     └── NoFeasibleConfig        NO_FEASIBLE_CONFIG    predicted fast enough, but none measured so
@@ -81,6 +82,12 @@ class DeviceError(SparseViTError):
 
 class DeviceBusy(DeviceError):
     """The device's lock stayed taken until the time was up."""
+
+
+class DeviceDisturbed(DeviceError):
+    """Other work ran on the device in every attempt to measure: no number of it can be believed."""
+
+    code = "DEVICE_DISTURBED"
 
 
 class DeviceOutOfMemory(DeviceError):

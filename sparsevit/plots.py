@@ -1,4 +1,5 @@
-"""The two pictures of a search: its Pareto front, and where the network looked.
+"""The pictures of a search: its Pareto front, where the network looked, and how far the latency map
+was off.
 
 Each function returns a PNG. matplotlib is imported where it is used, and figures are made without
 pyplot, so that drawing neither needs a display nor leaves state behind. Colours are those of Okabe
@@ -127,6 +128,39 @@ def window_map_png(images: ArrayLike, layer_counts: ArrayLike, layers: int, titl
     return _png(figure)
 
 
+def residuals_png(
+    predicted: ArrayLike, measured: ArrayLike, noise_floor: float, title: str
+) -> bytes:
+    """Predicted against measured latency of the same configs, and how far each is off.
+
+    predicted, measured: [n] in ms. noise_floor: as a share; twice of it is shaded, since no
+    prediction can be better than that.
+    """
+    sums, seen = np.asarray(predicted, np.float64), np.asarray(measured, np.float64)
+    if sums.shape != seen.shape or sums.ndim != 1 or not len(sums):
+        raise ValueError("predicted and measured must be [n], one each for every config.")
+    figure = _figure(5.6, 5.6)
+    top, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    for axes in (top, below):
+        _plain(axes)
+    ends = [min(sums.min(), seen.min()), max(sums.max(), seen.max())]
+    style: dict[str, Any] = {"ls": "none", "marker": "o", "ms": 5, "mew": 0, "color": BLUE}
+    top.plot(ends, ends, color=GREY, lw=1.0, label="exact")
+    top.plot(seen, sums, label="configs", **style)
+    top.set_ylabel("predicted (ms)")
+    top.legend(loc="upper left", frameon=False, fontsize=9)
+    band = 200 * noise_floor
+    label = "twice the noise floor"
+    below.axhspan(-band, band, color=ORANGE, alpha=0.25, lw=0, label=label)
+    below.axhline(0, color=GREY, lw=1.0)
+    below.plot(seen, 100 * (sums / seen - 1), **style)
+    below.set_ylabel("off by (%)")
+    below.set_xlabel("measured (ms)")
+    below.legend(loc="best", frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=10.5, color=INK)
+    return _png(figure)
+
+
 def _layer_colours(layers: int) -> tuple[Colormap, BoundaryNorm]:
     """One colour for each count from 0 to `layers`, and the norm that picks it."""
     import matplotlib
@@ -146,7 +180,10 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _plain_axes(figure: Figure) -> Axes:
-    axes = figure.add_subplot()
+    return _plain(figure.add_subplot())
+
+
+def _plain(axes: Axes) -> Axes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=INK, labelsize=9)

@@ -2,22 +2,24 @@
 
 Each block pair is timed alone at every distinct kept count, on features of real images; the rest
 (embedding, merging, norms, head) is the forward with no block run. All timings are interleaved with
-the dense model, so that a device that slows down meanwhile shifts them alike. A few whole-model runs
-then correct the sum (correction.py).
+the dense model, so that a device that slows down meanwhile shifts them alike. Whole models then tell
+how far the sum is off, and correct it where that helps (accuracy.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparsevit.latency.correction import corrected
-from sparsevit.latency.meter import Measurement, measure_many
+from sparsevit.latency.accuracy import verified
+from sparsevit.latency.measurement import Measurement
+from sparsevit.latency.meter import measure_many
+from sparsevit.latency.modes import as_mode
 from sparsevit.search.latency_map import LatencyMap, map_key
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes, SparsityConfig, kept_windows
@@ -27,6 +29,12 @@ from sparsevit.tasks.base import TaskModel
 
 Progress = Callable[[int, int], None]
 Run = Callable[[], Any]
+
+WHOLE_RUNS = 20
+"""Whole models that a map is checked against."""
+BACKBONE_RUNS = 4
+WHOLE_SAMPLES = 12
+DRAWN = 500
 
 
 @dataclass(frozen=True)
@@ -48,96 +56,115 @@ def calibrate(
     levels: Sequence[int],
     *,
     threads: int | None,
+    mode: str,
     facts: dict[str, Any],
     max_seconds: float,
     progress: Progress | None = None,
-) -> tuple[LatencyMap, Measurement, dict[str, Any]]:
-    """The latency map of `model` on `images_BCHW` [batch, 3, H, W], the measurement of the dense
-    model, and the report of the map's correction.
+) -> tuple[LatencyMap, Measurement]:
+    """The latency map of `model` on `images_BCHW` [batch, 3, H, W], and the measurement of the dense
+    model among the whole runs that verify it.
 
+    mode: see sparsevit.latency.modes; a compiled model must have been made one already.
     facts: everything the map depends on (sparsevit.search.latency_map.map_facts); they give its key.
-    max_seconds: for the parts; the whole-model runs take at most half as long again.
-    progress(done, total) in percent. The map's receipt is left to the caller, who knows the device.
+    max_seconds: for the parts, and again for the whole runs. progress(done, total) in percent. The
+    map's receipt is left to the caller, who knows the device.
     """
     tell = progress or (lambda done, total: None)
-    pairs = model.backbone.config.pairs
-    model.set_sparsity(SparsityConfig.dense(pairs, score))
+    model.set_sparsity(SparsityConfig.dense(model.backbone.config.pairs, score))
     parts = _parts(model, images_BCHW, get_score(score), levels)
     timings = measure_many(
-        [part.run for part in parts],
-        lambda: model(images_BCHW),
+        [as_mode(part.run, mode) for part in parts],
+        as_mode(lambda: model(images_BCHW), mode),
         device=images_BCHW.device,
         threads=threads,
         max_seconds=max_seconds,
-        progress=lambda done, total: tell(70 * done // total, 100),
+        progress=lambda done, total: tell(50 * done // total, 100),
     )
     ms = {id(part): timing.corrected_ms for part, timing in zip(parts, timings, strict=True)}
     found = {part.kind: ms[id(part)] for part in parts if part.kind.startswith("fixed")}
-    configs = _spread(model, images_BCHW, levels)
-    dense, *whole = _time_whole(
-        model,
-        images_BCHW,
-        score,
-        configs,
-        threads,
-        max_seconds / 2,
-        lambda done, total: tell(70 + 30 * done // total, 100),
-    )
     raw = LatencyMap(
         key=map_key(facts),
         levels=tuple(levels),
         fixed_ms=found["fixed_model"],
         backbone_fixed_ms=found["fixed_backbone"],
         pair_ms=_pair_table(model, parts, ms, levels),
-        # Dense among whole runs, as it is deployed: among single parts it finds colder caches.
-        dense_ms=dense.corrected_ms,
+        dense_ms=timings[0].reference_p50,
         receipt={},
         facts=facts,
     )
-    in_ms = [timing.corrected_ms for timing in whole]
-    latency_map, report = corrected(raw, configs, in_ms[: len(configs)], in_ms[len(configs) :])
-    model.set_sparsity(SparsityConfig.dense(pairs, score))
+    whole = WholeRuns(model, images_BCHW, score, threads, mode)
+    configs = spread_configs(_space(model, images_BCHW, levels), raw)
+    runs = [(model, genes) for genes in configs]
+    runs += [(model.backbone, genes) for genes in configs[:BACKBONE_RUNS]]
+    found_whole = whole.measure(
+        runs, max_seconds, lambda done, total: tell(50 + 50 * done // total, 100)
+    )
+    in_ms = [timing.corrected_ms for timing in found_whole]
+    dense, count = found_whole[0], len(configs)
+    noise = float(np.median([timing.noise_floor for timing in found_whole]))
+    # Dense among whole runs, as it is deployed: among single parts it finds colder caches.
+    raw = replace(raw, dense_ms=dense.corrected_ms)
+    latency_map = verified(raw, configs, in_ms[:count], in_ms[count:], noise)
+    model.set_sparsity(SparsityConfig.dense(model.backbone.config.pairs, score))
     model(images_BCHW)  # leaves the dense model's executed windows behind, for the receipt
-    return latency_map, dense, report
+    return latency_map, dense
 
 
-def _spread(model: TaskModel, images_BCHW: Tensor, levels: Sequence[int]) -> list[Genes]:
-    """Configs spread over the space: the uniform ones and as many random ones."""
+def spread_configs(space: SearchSpace, latency_map: LatencyMap) -> list[Genes]:
+    """20 configs spread evenly over the predicted latencies: the uniform ones, dense first, and of
+    many random ones those that lie between."""
+    uniform = space.uniform()
+    random = space.sample(np.random.default_rng(0), DRAWN)
+    random = random[np.argsort(latency_map.predict(random), kind="stable")]
+    ms = latency_map.predict(random)
+    wanted = np.linspace(ms[0], ms[-1], WHOLE_RUNS - len(uniform))
+    chosen = random[np.searchsorted(ms, wanted)]
+    return [tuple(int(level) for level in row) for row in np.concatenate([uniform, chosen])]
+
+
+def _space(model: TaskModel, images_BCHW: Tensor, levels: Sequence[int]) -> SearchSpace:
     config = model.backbone.config
     windows = config.stage_windows(*images_BCHW.shape[-2:])
-    space = SearchSpace(config.pairs, windows, tuple(levels))
-    uniform, random = space.uniform(), space.sample(np.random.default_rng(0), len(levels))
-    return [tuple(int(level) for level in row) for row in np.concatenate([uniform[1::2], random])]
+    return SearchSpace(config.pairs, windows, tuple(levels))
 
 
-def _time_whole(
-    model: TaskModel,
-    images: Tensor,
-    score: str,
-    configs: Sequence[Genes],
-    threads: int | None,
-    max_seconds: float,
-    progress: Progress,
-) -> list[Measurement]:
-    """Whole runs: dense, then every config as a model, then as a backbone, interleaved with dense."""
-    pairs = model.backbone.config.pairs
-    dense = (0,) * sum(pairs)
+@dataclass(frozen=True)
+class WholeRuns:
+    """Whole forwards of a model on images [batch, 3, H, W], each with a config, beside dense."""
 
-    def run(forward: Callable[[Tensor], Any], genes: Genes) -> Any:
-        model.set_sparsity(SparsityConfig.from_genes(genes, pairs, score))
-        return forward(images)
+    model: TaskModel
+    images: Tensor
+    score: str
+    threads: int | None
+    mode: str
 
-    return measure_many(
-        [
-            lambda: run(model, dense),
-            *(lambda f=f, g=g: run(f, g) for f in (model, model.backbone) for g in configs),
-        ],
-        lambda: run(model, dense),
-        device=images.device,
-        threads=threads,
-        max_seconds=max_seconds,
-        progress=progress,
-    )
+    @torch.inference_mode()
+    def measure(
+        self,
+        runs: Sequence[tuple[Callable[[Tensor], Any], Genes]],
+        max_seconds: float,
+        progress: Progress | None = None,
+    ) -> list[Measurement]:
+        """runs: the model or its backbone, and a config."""
+        pairs = self.model.backbone.config.pairs
+        return measure_many(
+            [self._run(forward, genes) for forward, genes in runs],
+            self._run(self.model, (0,) * sum(pairs)),
+            device=self.images.device,
+            threads=self.threads,
+            max_seconds=max_seconds,
+            min_samples=WHOLE_SAMPLES,
+            progress=progress,
+        )
+
+    def _run(self, forward: Callable[[Tensor], Any], genes: Genes) -> Run:
+        sparsity = SparsityConfig.from_genes(genes, self.model.backbone.config.pairs, self.score)
+
+        def run() -> Any:
+            self.model.set_sparsity(sparsity)
+            return forward(self.images)
+
+        return as_mode(run, self.mode)
 
 
 def _parts(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ import torch
 
 import sparsevit
 from sparsevit.errors import DeviceError
+from sparsevit.latency.allocator import allocator
 from sparsevit.latency.digest import canonical_digest
-from sparsevit.latency.meter import Measurement
+from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.nvml import gpu_settings, gpu_state
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CPU_INFO = Path("/proc/cpuinfo")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/proc/sys/kernel/random/boot_id"))
 
@@ -29,13 +32,11 @@ def receipt(
     input: Mapping[str, Any],
     measurement: Measurement,
     executed_windows: Sequence[Sequence[int]],
-    correction: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The receipt of `measurement`, taken just now on `device`: JSON.
 
     input: height, width, batch, precision, mode, threads. executed_windows: windows computed by
-    each block, stage by stage, counted while the model ran. correction: of a latency map, how it was
-    fitted. `id` is taken from the content.
+    each block, stage by stage, counted while the model ran. `id` is taken from the content.
     Raises DeviceError for a device that is not here.
     """
     facts = device_facts(device)
@@ -50,8 +51,6 @@ def receipt(
         "latency_ms": measurement.to_dict(),
         "executed_windows": [list(stage) for stage in executed_windows],
     }
-    if correction is not None:
-        document["correction"] = dict(correction)
     return {"id": f"receipt_{canonical_digest(document)[:20]}", **document}
 
 
@@ -81,13 +80,14 @@ def cpu_model(cpu_info: Path = CPU_INFO) -> str:
 
 
 def host_facts() -> dict[str, Any]:
-    """The machine around the device: processor, cores, their clocks, what loads it."""
+    """The machine around the device: processor, cores, their clocks, how it hands out memory.
+    What else ran on it is part of the measurement (`load`)."""
     clocks = [float(value) for value in _cpu_info(CPU_INFO, "cpu MHz")]
     return {
         "cpu_model": cpu_model(),
         "cpu_cores": os.cpu_count(),
         "cpu_clock_mhz": round(float(np.mean(clocks)), 1) if clocks else None,
-        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "allocator": allocator(),
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -96,12 +96,28 @@ def library_versions() -> dict[str, Any]:
     """Versions that a latency depends on; cuda and cudnn are None without a GPU build."""
     return {
         "sparsevit": sparsevit.__version__,
+        "git": git_version(),
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.version.cuda else None,
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+@cache
+def git_version() -> str | None:
+    """The commit of the library's source tree, "-dirty" where files are changed; of an image the one
+    it was built from (SPARSEVIT_GIT_VERSION). None where neither is known, as in a wheel."""
+    folder = Path(sparsevit.__file__).parents[1]
+    if not (folder / ".git").exists():
+        return os.environ.get("SPARSEVIT_GIT_VERSION")
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("SPARSEVIT_GIT_VERSION")
+    return found.stdout.strip() or None
 
 
 def _cpu_info(path: Path, name: str) -> list[str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from sparsevit.errors import DeviceError, DeviceOutOfMemory
+from sparsevit.errors import DeviceError
 
 Run = Callable[[], object]
 Clock = Callable[[], int]
@@ -59,14 +59,3 @@ def thread_count(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turns torch's out-of-memory error into DeviceOutOfMemory."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceOutOfMemory(
-            "the device ran out of memory while being timed; use a smaller input or batch."
-        ) from error

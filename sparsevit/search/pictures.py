@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsevit.plots import pareto_png, window_map_png
+from sparsevit.plots import pareto_png, residuals_png, window_map_png
 from sparsevit.search.choices import dense_ms
+from sparsevit.search.latency_map import LatencyMap
 from sparsevit.sparsity.config import Genes
 from sparsevit.swin.coverage import layer_counts
 
@@ -57,6 +58,20 @@ def window_picture(session: Session, genes: Genes) -> bytes:
     )
     layers = sum(session.model.backbone.config.depths)
     return window_map_png(images, counts, layers, "Layers that computed each window")
+
+
+def latency_picture(latency_map: LatencyMap) -> bytes | None:
+    """What the map predicted over what whole models took; None where none were measured."""
+    accuracy = latency_map.accuracy
+    if accuracy is None:
+        return None
+    return residuals_png(
+        accuracy["predicted_ms"],
+        accuracy["measured_ms"],
+        accuracy["noise_floor"],
+        f"Latency map: off by {accuracy['mean_error']:.1%} on average over "
+        f"{accuracy['configs']} whole models",
+    )
 
 
 def _shown(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 import sparsevit
 from sparsevit.deploy import SCHEMA_VERSION
-from sparsevit.latency.meter import Measurement
+from sparsevit.latency.measurement import Measurement
 from sparsevit.search.pareto import pareto_front
 from sparsevit.sparsity.config import Genes
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit import metrics
-from sparsevit.errors import ConfigError, NoFeasibleConfig
+from sparsevit.errors import ConfigError, DeviceDisturbed, NoFeasibleConfig
 from sparsevit.search import choices
 from sparsevit.search.evolution import STRATEGIES, Evaluation, EvolutionSettings
 from sparsevit.search.latency_map import LatencyMap, Scope
@@ -21,6 +21,8 @@ from sparsevit.sparsity.config import Genes
 from sparsevit.tasks.base import TaskModel
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
+
+_ERRORS = {error.code: error for error in (NoFeasibleConfig, DeviceDisturbed)}
 
 
 @dataclass
@@ -76,7 +78,8 @@ def run_search(
     Give one of latency_budget_ms and latency_budget ("60%" of the dense latency measured here).
 
     Raises BudgetUnreachable (with the nearest possible budget) before anything is evaluated,
-    NoFeasibleConfig when every finalist turned out too slow, and the errors of loading.
+    NoFeasibleConfig when every finalist turned out too slow, DeviceDisturbed when too much else ran
+    on the device to believe any latency, and the errors of loading.
     """
     if (latency_budget_ms is None) == (latency_budget is None):
         raise ConfigError("give one of latency_budget_ms and latency_budget.")
@@ -163,8 +166,8 @@ def _conclude(
         lambda done, total: tell("verify", done, total),
     )
     if found["error"]:
-        raise NoFeasibleConfig(found["error"]["message"])
-    verdicts = [*choices.map_verdicts(latency_map), *found["verdicts"]]
+        raise _ERRORS[found["error"]["code"]](found["error"]["message"])
+    verdicts = list(choices.map_verdicts(latency_map))
     receipts = {calibration["receipt"]["id"]: calibration["receipt"], **found["receipts"]}
     return SearchResult(
         found["document"], found["front"], history, receipts, latency_map, verdicts, pictures

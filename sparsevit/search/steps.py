@@ -21,11 +21,16 @@ import sparsevit
 from sparsevit import metrics
 from sparsevit.data.base import Dataset, Preprocess, Splits, shard_indices
 from sparsevit.data.sources import dataset_sha256, open_splits
-from sparsevit.errors import CheckpointMismatch, ConfigError, DeviceError
+from sparsevit.errors import CheckpointMismatch, DeviceOutOfMemory
 from sparsevit.evaluate import evaluate
+from sparsevit.latency.allocator import allocator, keep_memory
 from sparsevit.latency.calibrate import calibrate
+from sparsevit.latency.measurement import Measurement
+from sparsevit.latency.memory import largest_size, memory_errors
+from sparsevit.latency.modes import apply_mode
 from sparsevit.latency.receipt import device_facts, receipt
 from sparsevit.latency.timers import thread_count
+from sparsevit.search.inputs import PRECISIONS, check_precision, fill_input, open_device
 from sparsevit.search.latency_map import LatencyMap, Scope, map_facts, map_key
 from sparsevit.search.verify import Verification
 from sparsevit.sparsity.config import DEFAULT_SCORE, MAX_LEVEL, Genes, SparsityConfig
@@ -34,7 +39,6 @@ from sparsevit.tasks.base import TaskModel
 from sparsevit.tasks.files import load_model
 
 Progress = Callable[[int, int], None]
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHARD_IMAGES = 16
 MAX_SHARDS = 256
 MEASURE_SECONDS = 40.0
@@ -66,7 +70,9 @@ class Session:
     ) -> None:
         self.measure_seconds = measure_seconds
         self.evaluation_threads = evaluation_threads or torch.get_num_threads()
-        self.device = _open_device(device)
+        self.device = open_device(device)
+        if self.device.type == "cpu":
+            keep_memory()
         given = isinstance(checkpoint, TaskModel)  # a caller's model stays as it is
         model = copy.deepcopy(checkpoint) if given else load_model(checkpoint)
         if task not in (None, model.task):
@@ -77,27 +83,14 @@ class Session:
         self.score = get_score(score or model.adapted or DEFAULT_SCORE).name
         self.classes = len(model.class_names)
         self.splits: Splits = open_splits(dataset, self.classes)
-        self.input = self._fill_input(dict(input or {}))
+        shown = self.splits.search.sample(0)[0].shape[:2]
+        self.input = fill_input(input or {}, shown, self.device)
         size = (self.input["height"], self.input["width"])
         self.preprocess: Preprocess = model.preprocess.updated(preprocess).updated({"resize": size})
         model.preprocess = self.preprocess
         self.model = model.to(self.device, PRECISIONS[self.input["precision"]]).eval()
-
-    def _fill_input(self, given: dict[str, Any]) -> dict[str, Any]:
-        defaults = {"batch": 1, "precision": "fp32", "mode": "eager", "threads": None}
-        unknown = given.keys() - defaults.keys() - {"height", "width"}
-        if unknown:
-            raise ConfigError(f"input has no field {sorted(unknown)[0]!r}.")
-        filled = defaults | {k: v for k, v in given.items() if v is not None}
-        height, width = self.splits.search.sample(0)[0].shape[:2]
-        filled = {"height": height, "width": width} | filled
-        if filled["precision"] not in PRECISIONS or filled["mode"] != "eager":
-            raise ConfigError(
-                f"precision is one of {', '.join(PRECISIONS)} and mode is eager in this version."
-            )
-        if self.device.type == "cpu" and filled["threads"] is None:
-            filled["threads"] = torch.get_num_threads()
-        return filled
+        check_precision(self.model.backbone, self.input["precision"])
+        apply_mode(self.model, self.input["mode"], self.device)
 
     @property
     def pairs(self) -> tuple[int, ...]:
@@ -127,7 +120,11 @@ class Session:
             input=self.input,
             score=self.score,
             device=self.device_facts,
-            versions={"torch": str(torch.__version__), "sparsevit": sparsevit.__version__},
+            versions={
+                "torch": str(torch.__version__),
+                "sparsevit": sparsevit.__version__,
+                "allocator": allocator() if self.device.type == "cpu" else None,
+            },
         )
 
     def inspect(self) -> dict[str, Any]:
@@ -158,22 +155,56 @@ class Session:
         return self.preprocess(images).to(self.device, PRECISIONS[self.input["precision"]])
 
     def calibrate(self, progress: Progress | None = None) -> dict[str, Any]:
-        """{"map": LatencyMap document, "receipt": ...}: the latency of every block pair here."""
-        latency_map, dense, correction = calibrate(
+        """{"map": LatencyMap document, "receipt": ...}: the latency of every block pair here.
+
+        Raises DeviceOutOfMemory, naming the largest size that fits, where this one does not.
+        """
+        try:
+            with memory_errors():
+                latency_map, dense = self._calibrate(progress)
+        except DeviceOutOfMemory as error:
+            raise DeviceOutOfMemory(self._too_large()) from error
+        windows = self.model.executed_windows
+        proof = receipt(self.device, self.input, dense, windows)
+        # A map made on a busy device serves this search alone: no later one finds it.
+        key = f"{latency_map.key}-{proof['id']}" if dense.disturbed else latency_map.key
+        return {"map": replace(latency_map, key=key, receipt=proof).to_dict(), "receipt": proof}
+
+    def _calibrate(self, progress: Progress | None) -> tuple[LatencyMap, Measurement]:
+        return calibrate(
             self.model,
             self.latency_images(self.input["batch"]),
             self.score,
             range(MAX_LEVEL + 1),
             threads=self.input["threads"],
+            mode=self.input["mode"],
             facts=self.map_facts(),
             max_seconds=self.measure_seconds,
             progress=progress,
         )
-        windows = self.model.executed_windows
-        proof = receipt(self.device, self.input, dense, windows, correction)
-        # A map made on a busy device serves this search alone: no later one finds it.
-        key = f"{latency_map.key}-{proof['id']}" if dense.disturbed else latency_map.key
-        return {"map": replace(latency_map, key=key, receipt=proof).to_dict(), "receipt": proof}
+
+    def _too_large(self) -> str:
+        height, width, batch = (self.input[name] for name in ("height", "width", "batch"))
+        fitting = largest_size(self._fits, height, width)
+        largest = "x".join(map(str, fitting)) if fitting else "none, not even a small one"
+        return (
+            f"the model does not fit {self.device_facts['model']} at {height}x{width} with batch "
+            f"{batch}; the largest size of this shape that did: {largest}. Use that, or a smaller "
+            "batch."
+        )
+
+    @torch.inference_mode()
+    def _fits(self, height: int, width: int) -> bool:
+        """Whether a forward of the dense model at this size does not run out of memory."""
+        self.model.set_sparsity(SparsityConfig.dense(self.pairs, self.score))
+        shape = (self.input["batch"], self.model.backbone.config.in_channels, height, width)
+        try:
+            with memory_errors():
+                dtype = PRECISIONS[self.input["precision"]]
+                self.model(torch.zeros(shape, device=self.device, dtype=dtype))
+        except DeviceOutOfMemory:
+            return False
+        return True
 
     def evaluate(
         self,
@@ -214,12 +245,3 @@ class Session:
         """Times and re-scores the finalists and names the winner; see sparsevit.search.verify."""
         verification = Verification(self, latency_map, budget, scope, search_facts)
         return verification.run(finalists, uniform, artefacts, progress)
-
-
-def _open_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"there is no device {name!r} here: {error}") from error
-    return device

@@ -18,8 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparsevit import metrics
 from sparsevit.data.base import Dataset
-from sparsevit.errors import NoFeasibleConfig
-from sparsevit.latency.meter import Measurement, measure_many
+from sparsevit.errors import DeviceDisturbed, NoFeasibleConfig
+from sparsevit.latency.measurement import Measurement
+from sparsevit.latency.meter import measure_many
+from sparsevit.latency.modes import over_images
 from sparsevit.latency.receipt import receipt
 from sparsevit.search.choices import finalists as finalists_of
 from sparsevit.search.choices import parse_budget
@@ -37,6 +39,8 @@ LATENCY_IMAGES = 32
 SCOPES = ("model", "backbone")
 PROGRESS_STEPS = 100
 MORE_ROUNDS = 2
+MEASUREMENTS = 3
+"""Of the same configs, at most, while they come out disturbed."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,12 @@ class Verification:
         artefacts: Store,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """{"document", "front", "receipts", "artefacts", "verdicts", "error"}, all JSON."""
+        """{"document", "front", "receipts", "artefacts", "error"}, all JSON."""
         report = progress or (lambda done, total: None)
         dense = self.score(self.session.splits.search, [self.dense_genes])[self.dense_genes]
         timed = self.enter([*finalists, *uniform], report)
         for _ in range(MORE_ROUNDS):
-            if not (overlooked := self.overlooked(timed)):
+            if self.disturbed(timed) or not (overlooked := self.overlooked(timed)):
                 break
             timed += self.enter(overlooked, report)
         winner = self.choose(timed)
@@ -96,16 +100,22 @@ class Verification:
         if winner:
             return result
         front = [point | {"winner": False} for point in result["front"]]
-        return result | {"front": front, "document": None, "error": self.infeasible(nearest)}
+        error = self.no_winner(timed, nearest)
+        return result | {"front": front, "document": None, "error": error}
 
     def enter(self, genes: Sequence[Genes], report: Progress) -> list[Finalist]:
-        """Re-scores and times configs beside dense."""
+        """Re-scores and times configs beside dense; times them again where other work on the device
+        disturbed the measurement, a few times."""
         genes = list(dict.fromkeys(map(tuple, genes)))
         scores = self.score(self.session.splits.search, genes)
         report(PROGRESS_STEPS // 3, PROGRESS_STEPS)
-        latency = self.time(
-            genes, lambda done, all_: report((all_ + 2 * done) * 99 // (3 * all_), PROGRESS_STEPS)
-        )
+        for _ in range(MEASUREMENTS):
+            latency = self.time(
+                genes,
+                lambda done, all_: report((all_ + 2 * done) * 99 // (3 * all_), PROGRESS_STEPS),
+            )
+            if not any(one.disturbed for one in latency[self.scope]):
+                break
         budget_ms = parse_budget(self.budget, latency[self.scope][0].reference_p50)
         return [
             Finalist(one, scores[one], {scope: latency[scope][i] for scope in SCOPES}, budget_ms)
@@ -152,10 +162,15 @@ class Verification:
         model, batch = self.session.model, self.session.input["batch"]
         images = self.session.latency_images(max(LATENCY_IMAGES, batch)).split(batch)
         images = [x for x in images if len(x) == batch]
-        found = {}
+        mode, found = self.session.input["mode"], {}
         for number, (scope, forward) in enumerate((("model", model), ("backbone", model.backbone))):
             dense, *runs = (
-                _cycle(model, self.session.sparsity(one), forward, images)
+                over_images(
+                    forward,
+                    images,
+                    mode,
+                    lambda one=one: model.set_sparsity(self.session.sparsity(one)),
+                )
                 for one in (self.dense_genes, *genes)
             )
             found[scope] = measure_many(
@@ -169,12 +184,27 @@ class Verification:
         return found
 
     def choose(self, timed: Sequence[Finalist]) -> Finalist | None:
-        """The best metric whose latency is within the budget, the faster one of equals."""
-        within = [c for c in timed if c.violation(self.scope) == 0]
+        """The best metric whose latency is within the budget, the faster one of equals. A disturbed
+        number proves nothing and cannot win."""
+        quiet = [c for c in timed if not c.latency[self.scope].disturbed]
+        within = [c for c in quiet if c.violation(self.scope) == 0]
         return max(within, key=lambda c: (c.scores.value, -c.latency[self.scope].p50), default=None)
 
-    def infeasible(self, nearest: Finalist) -> dict[str, str]:
+    def disturbed(self, timed: Sequence[Finalist]) -> bool:
+        """Whether no latency can be believed."""
+        return all(c.latency[self.scope].disturbed for c in timed)
+
+    def no_winner(self, timed: Sequence[Finalist], nearest: Finalist) -> dict[str, str]:
+        """The error of a job without a winner."""
         latency = nearest.latency[self.scope]
+        if self.disturbed(timed):
+            return {
+                "code": DeviceDisturbed.code,
+                "message": "Other work ran on the device in every attempt to measure, so none of "
+                f"the latencies can be believed: the dense model drifted by {latency.drift:.1%}, "
+                f"{latency.set_aside:.0%} of the rounds had to wait for a core "
+                f"(load {latency.load}). Stop what else runs there and start the search again.",
+            }
         return {
             "code": NoFeasibleConfig.code,
             "message": f"None of the finalists ran within {nearest.budget_ms:.3f} ms here; the nearest "
@@ -202,7 +232,7 @@ class Verification:
             "front": front,
             "receipts": {proof["id"]: proof for proof in receipts.values()},
             "artefacts": self.pictures(document, front, winner, artefacts),
-            "verdicts": ["LATENCY_DISTURBED"] if winner.latency[self.scope].disturbed else [],
+            "verdicts": [],
             "error": None,
         }
 
@@ -245,25 +275,11 @@ class Verification:
         winner: Finalist,
         artefacts: Store,
     ) -> dict[str, str]:
-        from sparsevit.search.pictures import pareto_picture, window_picture
+        from sparsevit.search.pictures import latency_picture, pareto_picture, window_picture
 
         pictures = {
             "pareto.png": pareto_picture(self, document, front),
             "windows.png": window_picture(self.session, winner.genes),
+            "latency.png": latency_picture(self.latency_map),
         }
-        return {name: artefacts(name, content) for name, content in pictures.items()}
-
-
-def _cycle(
-    model: Any, sparsity: Any, forward: Callable[[Any], Any], images: Sequence[Any]
-) -> Callable[[], Any]:
-    """A run that applies its config and goes on to the next image each time."""
-    position = 0
-
-    def run() -> Any:
-        nonlocal position
-        model.set_sparsity(sparsity)
-        position = (position + 1) % len(images)
-        return forward(images[position])
-
-    return run
+        return {name: artefacts(name, content) for name, content in pictures.items() if content}

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from sparsevit.latency.calibrate import Part, _pair_table, calibrate
+from sparsevit.latency.calibrate import WHOLE_RUNS, Part, _pair_table, calibrate, spread_configs
 from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
+from tests.sparsevit.maps import SWIN_T, linear_map
 
 FACTS = map_facts(
     architecture={"name": "tiny"},
@@ -24,12 +27,13 @@ FACTS = map_facts(
 
 @pytest.mark.parametrize("score", ["variance", "late"])
 def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) -> None:
-    latency_map, dense, report = calibrate(
+    latency_map, dense = calibrate(
         tiny_model,
         torch.randn(1, 3, 224, 224),
         score,
         range(9),
         threads=1,
+        mode="eager",
         facts=FACTS,
         max_seconds=2.0,
     )
@@ -40,7 +44,9 @@ def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) 
     assert latency_map.dense_ms == dense.corrected_ms
     assert 0.5 < latency_map.predict((0, 0, 0)) / latency_map.dense_ms < 2
     assert latency_map.predict((8, 8, 8)) < latency_map.predict((0, 0, 0))
-    assert report["configs"] >= 10
+    accuracy = latency_map.accuracy
+    assert accuracy["configs"] == len(accuracy["predicted_ms"]) == WHOLE_RUNS
+    assert accuracy["mean_error"] <= accuracy["max_error"] < 1
     assert LatencyMap.from_dict(latency_map.to_dict()) == latency_map
     assert tiny_model.executed_windows == ((64, 64), (16, 16, 16, 16))  # dense again afterwards
 
@@ -62,3 +68,14 @@ def test_the_cost_of_scoring_lies_on_the_last_pair_of_a_stage(tiny_model) -> Non
             add(6.0, "pair", stage, pair, 4)  # level 5 keeps as many windows: timed once
     table = _pair_table(tiny_model, parts, ms, (0, 4, 5))
     assert table == ((10.0, 6.5, 6.5), (10.0, 6.0, 6.0), (10.0, 6.5, 6.5))
+
+
+def test_the_configs_a_map_is_checked_on_are_spread_over_its_latencies() -> None:
+    latency_map = linear_map(SWIN_T)
+    configs = spread_configs(SWIN_T, latency_map)
+    assert len(configs) == WHOLE_RUNS
+    assert configs[0] == (0,) * SWIN_T.gene_count
+    ms = sorted(latency_map.predict(configs))
+    low, high = latency_map.range()
+    assert (ms[0], ms[-1]) == (pytest.approx(low), pytest.approx(high))
+    assert max(b - a for a, b in pairwise(ms)) < (high - low) / 6

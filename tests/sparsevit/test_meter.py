@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +14,11 @@ import pytest
 import torch
 
 from sparsevit.errors import DeviceError, DeviceOutOfMemory
-from sparsevit.latency.meter import ATTEMPTS, MOST_ROUNDS, measure, measure_many
+from sparsevit.latency.load import LoadWatch, waited_ns
+from sparsevit.latency.measurement import Measurement
+from sparsevit.latency.meter import ATTEMPTS, measure, measure_many
+from sparsevit.latency.sampling import MOST_ROUNDS, Sampler
+from sparsevit.latency.timers import device_timer
 
 CPU = torch.device("cpu")
 
@@ -156,6 +164,72 @@ def test_a_measurement_that_stays_disturbed_says_so():
         clock=clock,
     )
     assert (found.disturbed, found.attempts) == (True, ATTEMPTS)
+
+
+class Busy:
+    """Other processes take the cores between two moments; the sampler is told how long it waited."""
+
+    def __init__(self, clock: FakeClock, begin: float, end: float) -> None:
+        self.clock, self.begin, self.end = clock, begin, end
+
+    def load(self, seconds: float) -> float:
+        return 3.0 if self.begin <= seconds < self.end else 1.0
+
+    def waited(self) -> int:
+        """Two thirds of the time under load were spent in line."""
+        busy = min(max(self.clock.ns / 1e9, self.begin), self.end) - self.begin
+        return round(busy * 2 / 3 * 1e9)
+
+    def measured(self, seconds: float) -> list[Measurement]:
+        timer = device_timer(CPU, self.clock)
+        run, dense = (
+            self.clock.run(name, lambda s, ms=ms: ms * self.load(s))
+            for name, ms in (("run", 4.0), ("dense", 10.0))
+        )
+        sampler = Sampler(timer, [run], dense, 0.02, 20, self.waited)
+        sampler.sample(self.clock.ns + int(seconds * 1e9), self.clock, None)
+        return sampler.measurements(1)
+
+
+def test_rounds_under_foreign_load_are_set_aside():
+    found = Busy(FakeClock(), 0.1, 0.4).measured(10)[0]
+    assert (found.p50, found.interval, found.ratio) == (4.0, (4.0, 4.0), 0.4)
+    assert (found.samples, found.disturbed) == (20, False)
+    assert 0.2 < found.set_aside < 0.5
+    assert 0.1 < found.load["waited"] < 0.67
+
+
+def test_a_number_from_under_load_throughout_is_marked():
+    found = Busy(FakeClock(), 0.0, 1e6).measured(1)[0]
+    assert found.samples >= 8
+    assert found.p50 == 12.0
+    assert (found.set_aside, found.disturbed) == (1.0, True)
+
+
+def test_waiting_for_a_core_is_counted():
+    """More spinning threads than cores: this process must have waited."""
+    before = waited_ns()
+    spin = "import time; end = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"
+    others = [
+        subprocess.Popen([sys.executable, "-c", spin]) for _ in range(2 * (os.cpu_count() or 1))
+    ]
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        pass
+    waited = waited_ns() - before
+    for other in others:
+        other.wait()
+    assert waited > 5e7
+
+
+def test_the_load_of_others_is_seen():
+    watch = LoadWatch()
+    spin = "import time; end = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    seen = watch.seen()
+    assert seen["foreign_cores"] > 0.5
+    assert 0 <= seen["steal"] <= 1
+    assert len(seen["load_average"]) == 3
 
 
 def test_many_runs_take_turns_and_end_on_their_own():

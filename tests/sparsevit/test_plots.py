@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparsevit.plots import pareto_png, window_map_png
+from sparsevit.plots import pareto_png, residuals_png, window_map_png
 
 POINTS = [(20.0, 55.0), (25.0, 58.0), (30.0, 57.0), (40.0, 60.0)]
 FRONT = [(40.0, 60.0), (20.0, 55.0), (25.0, 58.0)]
@@ -72,3 +72,13 @@ def test_the_window_map_colours_windows_by_their_count():
 def test_shapes_that_do_not_fit_are_refused(images, counts):
     with pytest.raises(ValueError, match=r"\[n"):
         window_map_png(images.astype(np.uint8), counts, 10, "")
+
+
+def test_the_residual_plot_shows_every_config_and_the_noise():
+    pixels = opened(residuals_png([10, 20, 31], [10, 21, 30], 0.01, "off by 2%"))
+    assert has_colour(pixels, "#0072B2")
+    assert residuals_png([10.0], [10.0], 0.0, "") == residuals_png(
+        [10.0], [10.0], 0.0, ""
+    )  # one config is enough
+    with pytest.raises(ValueError, match="one each"):
+        residuals_png([1.0, 2.0], [1.0], 0.01, "")

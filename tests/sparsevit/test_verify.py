@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from sparsevit.latency.meter import Measurement
+from sparsevit.latency.measurement import Measurement
 from sparsevit.search.result import Scores
-from sparsevit.search.verify import Finalist, Verification
+from sparsevit.search.verify import MEASUREMENTS, Finalist, Verification
 
 
 def finalist(
@@ -59,9 +60,16 @@ def test_nobody_within_the_budget_is_an_error_with_the_nearest_budget(
 ) -> None:
     over = finalist(1, 0.9, 10.4, 10.6)
     assert verification.choose([over]) is None
-    error = verification.infeasible(over)
+    error = verification.no_winner([over], over)
     assert error["code"] == "NO_FEASIBLE_CONFIG"
     assert "10.600 ms" in error["message"]
+
+
+def test_a_disturbed_number_cannot_win(verification: Verification) -> None:
+    quiet, loud = finalist(1, 0.8, 9.0, 9.1), finalist(2, 0.9, 9.0, 9.1, disturbed=True)
+    assert verification.choose([loud, quiet]) is quiet
+    assert verification.choose([loud]) is None
+    assert verification.no_winner([loud], loud)["code"] == "DEVICE_DISTURBED"
 
 
 class Timed(Verification):
@@ -122,3 +130,24 @@ def test_a_search_without_a_winner_reports_the_error_and_no_document() -> None:
     assert found["document"] is None
     assert found["front"] == [{"winner": False}]
     assert found["error"]["code"] == "NO_FEASIBLE_CONFIG"
+
+
+def test_a_disturbed_measurement_is_made_again_before_anyone_wins() -> None:
+    class QuietLater(Timed):
+        def time(self, genes, progress):
+            found = super().time(genes, progress)
+            if len(self.rounds) == 1:
+                return {s: [replace(m, disturbed=True) for m in rows] for s, rows in found.items()}
+            return found
+
+    job = QuietLater([finalist(1, 0.9, 9.8, 9.9)], 10.0)
+    assert job.run([(1,)], [], lambda name, content: "")["document"] == (1,)
+    assert job.rounds == [[(1,)], [(1,)]]
+
+
+def test_a_device_that_is_never_quiet_has_no_winner() -> None:
+    job = Timed([finalist(1, 0.9, 9.8, 9.9, disturbed=True)], 10.0)
+    found = job.run([(1,)], [], lambda name, content: "")
+    assert found["document"] is None
+    assert found["error"]["code"] == "DEVICE_DISTURBED"
+    assert len(job.rounds) == MEASUREMENTS
