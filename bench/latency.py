@@ -1,0 +1,166 @@
+"""Whether a latency can be trusted: the map against whole models, its speed, and foreign load.
+
+    python -m bench.latency                    all parts on the CPU, and on a GPU where there is one
+    python -m bench.latency --parts map,space  some of: map, space, load
+
+map: Swin-T at 448 and 672 pixels: a map is built, then 30 random configs are measured in whole
+models and compared with what it predicted. space: how long predicting and filtering every config of
+Swin-T and Swin-L takes. load: a second process burns all cores for part of a measurement.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.common import Check, arguments, finish, table
+from bench.latency_load import planted_load
+from sparsevit.data.digits import CLASSES
+from sparsevit.latency.accuracy import errors
+from sparsevit.latency.calibrate import WholeRuns
+from sparsevit.plots import residuals_png
+from sparsevit.search.answers import summary
+from sparsevit.search.choices import search_space
+from sparsevit.search.latency_map import SCOPES, LatencyMap
+from sparsevit.search.space import SearchSpace
+from sparsevit.search.steps import Session
+from sparsevit.swin.config import SwinConfig
+from sparsevit.swin.model import SparseSwin
+from sparsevit.tasks.semantic import SegmentationModel
+
+SIZES = (448, 672)
+CONFIGS = 30
+PARTS = ("map", "space", "load")
+SPACES = {"Swin-T": (1, 1, 3, 1), "Swin-L": (1, 1, 9, 1)}
+PLOT = "docs/latency-residuals.png"
+
+
+def main() -> None:
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts to run, with commas")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--trials", type=int, default=20, help="measurements under planted load")
+    options = parser.parse_args()
+    parts = options.parts.split(",")
+    results: dict[str, Any] = {"threads": options.threads}
+    checks: list[Check] = []
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        if "map" in parts:
+            results[f"map_{device}"], found = maps(device, options.threads, options.quick)
+            checks += found
+    if "space" in parts:
+        results["space"], found = spaces()
+        checks += found
+    if "load" in parts:
+        results["load"], found = planted_load(2 if options.quick else options.trials)
+        checks += found
+    finish("latency", results, checks, options.check)
+
+
+def maps(device: str, threads: int, quick: bool) -> tuple[dict[str, Any], list[Check]]:
+    results, checks, rows = {}, [], []
+    for size in SIZES[:1] if quick else SIZES:
+        found = one_map(device, size, threads, quick)
+        results[str(size)] = found
+        for scope in SCOPES:
+            one = found[scope]
+            numbers = ("mean_error", "max_error", "rank_correlation", "noise_floor")
+            rows.append(
+                [f"{device}, {size} px", scope, f"{found['seconds']:.0f} s", found["corrected"]]
+                + [f"{one[name]:.4f}" for name in numbers]
+            )
+        one, name = found["model"], f"{device} {size} px"
+        limit = max(0.02, 2 * one["noise_floor"])
+        checks.append(Check(f"{name}: mean error", one["mean_error"], limit, at_most=True))
+        checks.append(Check(f"{name}: rank correlation", one["rank_correlation"], 0.98))
+        if size == SIZES[0]:
+            checks.append(Check(f"{name}: seconds to build", found["seconds"], 120.0, at_most=True))
+    print(f"\nSwin-T, {CONFIGS} random configs, {threads} threads on a CPU")
+    head = ["input", "scope", "built in", "corrected", "mean error", "max error", "rank", "noise"]
+    print(table(head, rows))
+    return results, checks
+
+
+def one_map(device: str, size: int, threads: int, quick: bool) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = SegmentationModel(SparseSwin(SwinConfig()), CLASSES, background=0)
+    session = Session(
+        model,
+        {"path": "builtin:digits", "limit": 4},
+        device,
+        {"height": size, "width": size, "threads": threads if device == "cpu" else None},
+    )
+    start = time.perf_counter()
+    latency_map = LatencyMap.from_dict(session.calibrate()["map"])
+    seconds = time.perf_counter() - start
+    space = search_space(session.inspect(), None)
+    genes = space.sample(np.random.default_rng(1), 4 if quick else CONFIGS)
+    found: dict[str, Any] = {
+        "seconds": seconds,
+        "corrected": latency_map.accuracy["corrected"],
+        "own_check": latency_map.accuracy,
+        "dense_ms": latency_map.dense_ms,
+        "padding": summary(latency_map, space)["padding"],
+    }
+    whole = WholeRuns(session.model, session.latency_images(1), session.score, threads, "eager")
+    for scope in SCOPES:
+        found[scope] = compare(whole, latency_map, genes, scope)
+    if device == "cpu" and size == SIZES[0] and not quick:
+        draw(found["model"])
+    return found
+
+
+def compare(
+    whole: WholeRuns, latency_map: LatencyMap, genes: np.ndarray, scope: str
+) -> dict[str, Any]:
+    """Errors of the map's predictions, as shares, against drift-corrected measurements."""
+    forward = whole.model if scope == "model" else whole.model.backbone
+    configs = [tuple(row) for row in genes.tolist()]
+    timings = whole.measure([(forward, one) for one in configs], 120.0)
+    measured = [timing.corrected_ms for timing in timings]
+    predicted = latency_map.predict(genes, scope)
+    # At the speed of the device now: what may have changed since the map was made is its clock.
+    speed = timings[0].reference_p50 / latency_map.dense_ms
+    return {
+        **errors(predicted * speed, measured),
+        "mean_error_at_the_old_speed": errors(predicted, measured)["mean_error"],
+        "speed": speed,
+        "noise_floor": float(np.median([timing.noise_floor for timing in timings])),
+        "drift": max(timing.drift for timing in timings),
+        "predicted_ms": (predicted * speed).tolist(),
+        "measured_ms": measured,
+    }
+
+
+def draw(found: dict[str, Any]) -> None:
+    title = f"Swin-T at {SIZES[0]} px: {CONFIGS} random configs, off by {found['mean_error']:.1%}"
+    png = residuals_png(found["predicted_ms"], found["measured_ms"], found["noise_floor"], title)
+    with open(PLOT, "wb") as file:
+        file.write(png)
+
+
+def spaces() -> tuple[dict[str, Any], list[Check]]:
+    """Predicting every config and comparing it with a budget, in a process of its own each."""
+    import subprocess
+    import sys
+
+    results, checks, rows = {}, [], []
+    for name, limit in (("Swin-T", 0.02), ("Swin-L", 1.0)):
+        command = [sys.executable, "-m", "bench.latency_space", *map(str, SPACES[name])]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, peak, count, feasible = map(float, done.stdout.split())
+        results[name] = {"seconds": seconds, "peak_mb": peak / 1e6, "configs": int(count)}
+        rows.append([name, f"{int(count):,}", f"{1e3 * seconds:.1f}", f"{peak / 1e6:.0f}"])
+        checks.append(Check(f"{name}: seconds to filter all", seconds, limit, at_most=True))
+        checks.append(Check(f"{name}: GB of memory at most", peak / 1e9, 1.0, at_most=True))
+        assert int(count) == SearchSpace(SPACES[name], (1,) * 4).size
+        assert feasible > 0
+    print("\n" + table(["space", "configs", "ms to predict and filter", "peak MB"], rows))
+    return results, checks
+
+
+if __name__ == "__main__":
+    main()

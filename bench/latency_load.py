@@ -1,0 +1,115 @@
+"""Measurements while a second process burns all cores for part of the time.
+
+Every trial measures one config of the digits network beside dense while the load comes and goes,
+and once more before and after it on the then quiet machine. A trial is sound where its interval
+holds what the quiet measurements say, or where it is marked disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.common import Check, table
+from sparsevit.latency.allocator import keep_memory
+from sparsevit.latency.measurement import Measurement
+from sparsevit.latency.meter import measure
+from sparsevit.sparsity.config import SparsityConfig
+from sparsevit.tasks.files import load_model
+
+RATIO = 0.6
+SECONDS = 8.0
+SOUND, DISTURBED = 0.9, 0.4  # at least, at most, of the trials
+BURN = """
+import sys, time
+time.sleep(float(sys.argv[1]))
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    sum(i * i for i in range(1000))
+"""
+
+
+def planted_load(trials: int) -> tuple[dict[str, Any], list[Check]]:
+    keep_memory()
+    model = load_model("builtin:digits").backbone
+    image = torch.randn(1, 3, 448, 448)
+    rng = np.random.default_rng(0)
+    found = []
+    quiet = timed(model, image)
+    for _ in range(trials):
+        begin, length = rng.uniform(0, 1.0), rng.uniform(0.5, 3.0)
+        with burning(begin, length):
+            loaded = timed(model, image)
+        after = timed(model, image)
+        found.append(trial(begin, length, quiet, loaded, after))
+        quiet = after
+    sound = sum(one["holds"] or one["disturbed"] for one in found)
+    disturbed = sum(one["disturbed"] for one in found)
+    shown = ("begin", "length", "quiet_ms", "low", "high", "set_aside", "holds", "disturbed")
+    rows = [[_text(one[name]) for name in shown] for one in found]
+    print("\n" + table(["load from s", "for s", *shown[2:]], rows))
+    checks = [
+        Check("trials under load that are sound, share", sound / trials, SOUND),
+        Check("trials marked disturbed, share", disturbed / trials, DISTURBED, at_most=True),
+    ]
+    return {"trials": found}, checks
+
+
+@torch.inference_mode()
+def timed(model: Any, image: torch.Tensor) -> Measurement:
+    def run(ratio: float) -> Any:
+        model.set_sparsity(SparsityConfig.uniform(model.config.pairs, ratio))
+        return model(image)
+
+    return measure(
+        lambda: run(RATIO),
+        reference=lambda: run(0.0),
+        device=torch.device("cpu"),
+        max_seconds=SECONDS,
+    )
+
+
+def trial(
+    begin: float, length: float, quiet: Measurement, loaded: Measurement, after: Measurement
+) -> dict[str, Any]:
+    """The quiet value moves with the machine: it lies between the one before and the one after."""
+    low, high = sorted((quiet.p50, after.p50))
+    return {
+        "begin": begin,
+        "length": length,
+        "quiet_ms": (quiet.p50 + after.p50) / 2,
+        "quiet_range": [low, high],
+        "low": loaded.interval[0],
+        "high": loaded.interval[1],
+        "set_aside": loaded.set_aside,
+        "ratio": loaded.ratio,
+        "quiet_ratio": (quiet.ratio + after.ratio) / 2,
+        "holds": loaded.interval[0] <= high and low <= loaded.interval[1],
+        "disturbed": loaded.disturbed,
+    }
+
+
+@contextmanager
+def burning(begin: float, length: float) -> Iterator[None]:
+    """One busy process for each core, from `begin` seconds from now on for `length` seconds."""
+    command = [sys.executable, "-c", BURN, str(begin), str(length)]
+    others = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        time.sleep(0.2)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
