@@ -85,6 +85,10 @@ class Client:
         """POST /search: the new job."""
         return self._object(self._send("POST", "/search", json=request))
 
+    def dry_run(self, request: Json) -> Json:
+        """POST /search?dry_run=true: what is known of the request's latencies; starts no search."""
+        return self._object(self._send("POST", "/search", {"dry_run": "true"}, json=request))
+
     def job(self, job_id: str) -> Json:
         """GET /jobs/{id}: the job as it stands."""
         return self._object(self._read(f"/jobs/{_part(job_id)}"))

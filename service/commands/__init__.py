@@ -2,10 +2,13 @@
 
 common      which service and key a command talks to, how errors are told
 search      search, watch
+calibrate   calibrate, devices
 jobs        jobs, job, cancel, config, pareto
 keys        keys create, list, revoke
 up          up: everything on one machine
 demo        demo: a search from nothing to files, and what it posts
+request     the request that search and calibrate post
+answers     a dry run's answer: waits for it, shows it
 progress    the progress bar of a job
 summary     the table dense against best
 """
@@ -14,13 +17,13 @@ from __future__ import annotations
 
 import typer
 
-from service.commands import demo, jobs, keys, search, up
+from service.commands import calibrate, demo, jobs, keys, search, up
 from service.commands.common import told
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application; called by the entry point group `sparsevit.commands`."""
-    for module in (up, search, jobs, demo):
+    for module in (up, search, calibrate, jobs, demo):
         for command, epilog in module.COMMANDS:
             name = command.__name__.rstrip("_")
             app.command(name, epilog=f"Example: {epilog}")(told(command))

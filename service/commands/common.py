@@ -124,6 +124,17 @@ def target(url: str | None, key: str | None) -> tuple[str, str]:
     return found, key
 
 
+def require_success(job: dict[str, Any]) -> None:
+    """Raise, with code and message, where a job that ended did not succeed."""
+    if job["status"] == "failed":
+        error = job["error"] or {}
+        raise CommandError(
+            f"{job['id']} failed: {error.get('code', 'UNKNOWN')}: {error.get('message', '')}"
+        )
+    if job["status"] != "succeeded":
+        raise CommandError(f"{job['id']} was {job['status']}")
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a result; its folder is made where it is missing."""
     try:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.common import hint, messages, output, write_file
-from service.commands.search import require_success
+from service.commands.common import hint, messages, output, require_success, write_file
 
 if TYPE_CHECKING:
     from service.client import Client

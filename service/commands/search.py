@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from service.commands.answers import budget_text, notes_table, settled
 from service.commands.common import (
-    CommandError,
     JobArgument,
     JsonOption,
     KeyOption,
@@ -19,26 +16,32 @@ from service.commands.common import (
     connect,
     hint,
     messages,
+    output,
     print_json,
+    require_success,
 )
-
-BUILTIN = "builtin:"
-
-
-class Scope(StrEnum):
-    """What the latency budget covers."""
-
-    model = "model"
-    backbone = "backbone"
+from service.commands.request import (
+    BatchOption,
+    CheckpointArgument,
+    DeviceOption,
+    HeightOption,
+    LimitOption,
+    ModeOption,
+    PrecisionOption,
+    ReportSplitOption,
+    Scope,
+    ScoreOption,
+    SearchSplitOption,
+    ThreadsOption,
+    WidthOption,
+    given,
+    network_fields,
+    parse_latency,
+)
 
 
 def search(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT", help="Checkpoint on the service's machine, or builtin:digits."
-        ),
-    ],
+    checkpoint: CheckpointArgument,
     dataset: Annotated[
         str,
         typer.Argument(
@@ -52,21 +55,17 @@ def search(
     scope: Annotated[
         Scope | None, typer.Option("--scope", help="What the budget covers (default: model).")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Target device: a model name, cpu or cuda.")
-    ] = None,
-    score: Annotated[
-        str | None, typer.Option("--score", help="Window score, such as l2 or late.")
-    ] = None,
-    search_split: Annotated[
-        str | None, typer.Option("--search-split", help="Split to score candidates on.")
-    ] = None,
-    report_split: Annotated[
-        str | None, typer.Option("--report-split", help="Split for the final score.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Use at most this many images.")
-    ] = None,
+    device: DeviceOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    batch: BatchOption = None,
+    precision: PrecisionOption = None,
+    mode: ModeOption = None,
+    threads: ThreadsOption = None,
+    score: ScoreOption = None,
+    search_split: SearchSplitOption = None,
+    report_split: ReportSplitOption = None,
+    limit: LimitOption = None,
     population: Annotated[
         int | None, typer.Option("--population", help="Candidates per generation.")
     ] = None,
@@ -80,24 +79,42 @@ def search(
     follow: Annotated[
         bool, typer.Option("--watch", help="Show progress until the search has ended.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Start no search: show dense latency, range and what the budget leaves.",
+        ),
+    ] = False,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search for the best sparsity of a network within a latency budget."""
     request = {
-        "checkpoint": service_path(checkpoint),
-        "dataset": given(
-            path=service_path(dataset),
-            search_split=search_split,
-            report_split=report_split,
-            limit=limit,
+        **network_fields(
+            checkpoint,
+            dataset,
+            device=device,
+            score=score,
+            split={"search_split": search_split, "report_split": report_split, "limit": limit},
+            input={
+                "height": height,
+                "width": width,
+                "batch": batch,
+                "precision": precision,
+                "mode": mode,
+                "threads": threads,
+            },
         ),
         **parse_latency(latency),
-        **given(latency_scope=scope and scope.value, device=device, score=score),
+        **given(latency_scope=scope),
         "search": given(population=population, parents=parents, generations=generations, seed=seed),
     }
     with connect(url, key) as client:
+        if dry_run:
+            _show_answer(settled(client, request), as_json)
+            return
         job = client.submit(request)
         if follow:
             _follow(client, job["id"], as_json)
@@ -120,42 +137,22 @@ def watch(
 
 
 COMMANDS = [
-    (search, "sparsevit search builtin:digits builtin:digits --latency 60% --watch"),
+    (
+        search,
+        "sparsevit search builtin:digits builtin:digits --latency 60% --watch\n\n"
+        "Example: sparsevit search builtin:digits builtin:digits --latency 10ms --dry-run",
+    ),
     (watch, "sparsevit watch job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5"),
 ]
 
 
-def parse_latency(text: str) -> dict[str, Any]:
-    """The budget's field of a request: "10ms" -> milliseconds, "60%" -> share of dense."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|%)\s*", text)
-    if found is None:
-        raise typer.BadParameter(
-            "give milliseconds, such as 10ms, or a share of the dense latency, such as 60%",
-            param_hint="--latency",
-        )
-    number, unit = found.groups()
-    return {"latency_budget": f"{number}%"} if unit == "%" else {"latency_budget_ms": float(number)}
-
-
-def service_path(text: str) -> str:
-    """A path as the service takes it: absolute, or the name of something built in."""
-    return text if text.startswith(BUILTIN) else str(Path(text).expanduser().absolute())
-
-
-def given(**fields: Any) -> dict[str, Any]:
-    """The fields that were given; the service fills in the others and shows what it filled in."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def require_success(job: dict[str, Any]) -> None:
-    """Raise, with code and message, where a job that ended did not succeed."""
-    if job["status"] == "failed":
-        error = job["error"] or {}
-        raise CommandError(
-            f"{job['id']} failed: {error.get('code', 'UNKNOWN')}: {error.get('message', '')}"
-        )
-    if job["status"] != "succeeded":
-        raise CommandError(f"{job['id']} was {job['status']}")
+def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    console = output()
+    console.print(budget_text(answer))
+    console.print(notes_table(answer["latency"], answer["verdicts"]))
 
 
 def _follow(client: Any, job_id: str, as_json: bool) -> None:

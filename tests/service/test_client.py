@@ -42,6 +42,7 @@ def test_the_client_walks_a_jobs_whole_way(api: Api, ann: Client) -> None:
         assert ann.workers() == ann.devices() == []
         assert [seen["status"] for seen in ann.watch(job["id"])] == ["succeeded"]
         assert ann.cancel(ann.submit(SMALL)["id"])["status"] == "cancelled"
+        assert ann.dry_run(SMALL)["inspection"] == "pending"
 
 
 def test_refusals_name_their_fields(ann: Client) -> None:

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from service.client import RemoteError
 from service.commands import progress, register, summary
-from service.commands.common import CommandError, target, told
+from service.commands.common import CommandError, require_success, target, told
 from service.commands.demo import REQUEST
-from service.commands.search import parse_latency, require_success, service_path
+from service.commands.request import parse_latency, service_path
 from service.domain.request import parse_search_request
 from service.embedded.home import Addresses, default_home, key_file, write_private
 
 NAMES = ["up", "search", "watch", "jobs", "job", "cancel", "config", "pareto", "demo", "keys"]
+NAMES += ["calibrate", "devices"]
 ID = "job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5"
 
 

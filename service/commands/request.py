@@ -1,0 +1,118 @@
+"""The request that a command posts: options that several commands share, and the fields they fill.
+
+Options that are not given are left out: the service fills them in and shows what it filled in.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+BUILTIN = "builtin:"
+
+CheckpointArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT", help="Checkpoint on the service's machine, or builtin:digits."
+    ),
+]
+
+
+class Scope(StrEnum):
+    """What the latency budget covers."""
+
+    model = "model"
+    backbone = "backbone"
+
+
+class Precision(StrEnum):
+    """Number formats."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Mode(StrEnum):
+    """Ways to execute the model."""
+
+    eager = "eager"
+    compiled = "compiled"
+    cuda_graph = "cuda_graph"
+
+
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="Target device: a model name, cpu or cuda.")
+]
+ScoreOption = Annotated[
+    str | None, typer.Option("--score", help="Window score, such as l2 or late.")
+]
+SearchSplitOption = Annotated[
+    str | None, typer.Option("--search-split", help="Split to score candidates on.")
+]
+ReportSplitOption = Annotated[
+    str | None, typer.Option("--report-split", help="Split for the final score.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Use at most this many images.")]
+HeightOption = Annotated[
+    int | None, typer.Option("--height", help="Image height in pixels (default: the data's).")
+]
+WidthOption = Annotated[
+    int | None, typer.Option("--width", help="Image width in pixels (default: the data's).")
+]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch", help="Images per forward pass (default: 1).")
+]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option("--precision", help="Number format (default: fp32).")
+]
+ModeOption = Annotated[
+    Mode | None, typer.Option("--mode", help="How the model is executed (default: eager).")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads (default: the worker's own number).")
+]
+
+
+def network_fields(
+    checkpoint: str,
+    dataset: str,
+    *,
+    device: str | None,
+    score: str | None,
+    split: dict[str, Any],
+    input: dict[str, Any],
+) -> dict[str, Any]:
+    """Fields on what is run, on what and how; split and input: their fields, None for not given."""
+    return {
+        "checkpoint": service_path(checkpoint),
+        "dataset": given(path=service_path(dataset), **split),
+        "input": given(**input),
+        **given(device=device, score=score),
+    }
+
+
+def parse_latency(text: str) -> dict[str, Any]:
+    """The budget's field of a request: "10ms" -> milliseconds, "60%" -> share of dense."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|%)\s*", text)
+    if found is None:
+        raise typer.BadParameter(
+            "give milliseconds, such as 10ms, or a share of the dense latency, such as 60%",
+            param_hint="--latency",
+        )
+    number, unit = found.groups()
+    return {"latency_budget": f"{number}%"} if unit == "%" else {"latency_budget_ms": float(number)}
+
+
+def service_path(text: str) -> str:
+    """A path as the service takes it: absolute, or the name of something built in."""
+    return text if text.startswith(BUILTIN) else str(Path(text).expanduser().absolute())
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """The fields that were given."""
+    return {name: value for name, value in fields.items() if value is not None}
