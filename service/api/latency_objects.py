@@ -165,5 +165,5 @@ def dry_run_object(dry_run: DryRun) -> Json:
         "latency": answer,
         "job": f"/jobs/{job.id}",
         "error": job.error if dry_run.inspection is Inspection.FAILED else None,
-        "verdicts": [verdict for verdict in job.verdicts if verdict != latency.OF_FINALISTS],
+        "verdicts": job.verdicts,
     }

@@ -28,9 +28,6 @@ FREE = frozenset(
 """Fields of a request its latencies do not depend on; of `search` the levels count. The device is
 left out because it may be settled later."""
 
-OF_FINALISTS = "LATENCY_DISTURBED"
-"""A verdict on the measurement at a search's end: it says nothing of the figures before it."""
-
 VERSIONS = ("torch", "sparsevit", "driver")
 
 
