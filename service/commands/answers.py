@@ -96,6 +96,12 @@ def notes_table(latency: Figures, verdicts: Sequence[str]) -> Table:
     return _table(rows)
 
 
+def range_text(figures: Figures) -> str:
+    """'dense 43.00 ms, configs 11.20 to 43.00 ms'."""
+    low, high = figures["min_ms"], figures["max_ms"]
+    return f"dense {figures['dense_ms']:.2f} ms, configs {low:.2f} to {high:.2f} ms"
+
+
 def share_text(share: float) -> str:
     """A share of the configs; what is nearly none is not shown as none."""
     return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from service.commands.answers import range_text
 from service.commands.common import (
     JobArgument,
     JsonOption,
@@ -69,6 +70,9 @@ def job(
         value = found["request"].get(name)
         if value is not None:
             table.add_row(name, value["path"] if isinstance(value, dict) else str(value))
+    if found["latency"]:
+        scope = found["request"]["latency_scope"]
+        table.add_row(f"{scope} latency", range_text(found["latency"]["scopes"][scope]))
     for verdict in found["verdicts"]:
         table.add_row("verdict", str(verdict))
     if found["error"]:

@@ -20,6 +20,7 @@ from service.commands.answers import accuracy_text, input_text, padding_text, sh
 from service.db.session import session_scope
 from tests.service.api_server import Api
 from tests.service.figures import Lab, summary
+from tests.service.test_api_jobs import submit
 
 Command = Callable[..., Result]
 DIGITS = ("builtin:digits", "builtin:digits")
@@ -152,6 +153,14 @@ def test_calibrate_shows_both_scopes_and_the_shares(lab: Lab, run: Command) -> N
         "padding stage 1: +5%",
     ):
         assert line in lines
+
+
+def test_a_job_is_shown_with_its_range(api: Api, lab: Lab, run: Command) -> None:
+    job_id = submit(api, latency_scope="backbone")["id"]
+    assert "latency " not in run("job", job_id).stdout
+    lab.measure(job_id)
+    shown = " ".join(run("job", job_id).stdout.split())
+    assert "backbone latency dense 100.00 ms, configs 40.00 to 100.00 ms" in shown
 
 
 def test_what_cannot_be_measured_is_told_with_its_code(lab: Lab, run: Command) -> None:

@@ -40,6 +40,7 @@ def test_a_worker_starts_runs_a_job_and_says_goodbye(
     assert time.monotonic() - began < 10
     seen = database.workers()["one"]
     assert (seen.device, seen.device_uuid, seen.online) == (rows.DEVICE["model"], "CPU-1", True)
+    assert seen.versions == {"torch": "none", "driver": None}
     child = device_process(worker)
     worker.signal(signal.SIGTERM)
     assert worker.process.wait(10) == 0
