@@ -147,14 +147,17 @@ def bench(
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Number format.")
     ] = None,
+    mode: Annotated[
+        Literal["eager", "compiled", "cuda_graph"] | None, typer.Option(help="How it is executed.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Times a model on this device: dense beside a config, interleaved, with intervals.
 
-    Size, batch, precision and threads are the config's unless given; without a config 448 x 448,
-    batch 1, fp32 and torch's own threads.
+    Size, batch, precision, mode and threads are the config's unless given; without a config
+    448 x 448, batch 1, fp32, eager and torch's own threads.
     """
     from sparsevit.latency.bench import bench_model
 
@@ -163,7 +166,7 @@ def bench(
         result = bench_model(
             model,
             config,
-            input=shape | {"precision": precision, "threads": threads},
+            input=shape | {"precision": precision, "mode": mode, "threads": threads},
             device=device,
             progress=lambda done, total: progress(done, total, 0.0),
         )
@@ -174,7 +177,7 @@ def _print_bench(result: dict[str, Any]) -> None:
     shape = result["input"]
     table = Table(
         title=f"{result['device']['model']}, {shape['batch']} x {shape['height']} x "
-        f"{shape['width']}, {shape['precision']}, {shape['threads']} threads"
+        f"{shape['width']}, {shape['precision']}, {shape['mode']}, {shape['threads']} threads"
     )
     for name in ("config", "ms", "99% interval", "of dense", "images/s", "windows by block"):
         table.add_column(name, justify="left" if name == "config" else "right")

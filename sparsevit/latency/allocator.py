@@ -9,7 +9,9 @@ keep what it has: faster, and the same every time. Nothing here imports torch.
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -37,6 +39,14 @@ def keep_memory() -> bool:
     except (OSError, AttributeError):  # musl has no mallopt
         return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, LARGEST))
+
+
+def release_memory() -> None:
+    """Gives what is no longer used back to the system once, also where memory is kept."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # musl has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def allocator() -> str:

@@ -11,17 +11,19 @@ from torch import nn
 
 from sparsevit.deploy import DeployConfig, load_config
 from sparsevit.errors import CheckpointMismatch
+from sparsevit.latency.allocator import keep_memory
 from sparsevit.latency.meter import measure_many
+from sparsevit.latency.modes import apply_mode, as_mode
 from sparsevit.latency.receipt import device_facts
+from sparsevit.search.inputs import PRECISIONS, check_precision, fill_input, open_device
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.swin.checkpoints.load import load_backbone
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel
 from sparsevit.tasks.files import load_model
 
-DEFAULT_INPUT = {"height": 448, "width": 448, "batch": 1, "precision": "fp32", "threads": None}
+DEFAULT_SIZE = (448, 448)
 UNIFORM_RATIOS = (0.3, 0.5, 0.6, 0.7, 0.8)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def open_model(checkpoint: str | Path) -> TaskModel | SparseSwin:
@@ -46,23 +48,31 @@ def bench_model(
 ) -> dict[str, Any]:
     """Latency of the dense model beside one config, or beside the uniform ratios without one.
 
-    input: height, width, batch, precision, threads; what it leaves out (or None) is taken from the
-    config, else from DEFAULT_INPUT.
+    input: height, width, batch, precision, mode, threads; what it leaves out (or None) is taken
+    from the config, else 448 x 448 pixels and the defaults of sparsevit.search.inputs.
     Returns {"device", "input", "rows": [{"name", "ms", "interval", "ratio", "images_per_second",
     "executed_windows", "disturbed"}]}; ms are medians of whole forward passes on random images.
     """
     deployed = load_config(config) if config is not None else None
-    shape = _shape(input or {}, deployed)
-    dtype, place = PRECISIONS[shape["precision"]], torch.device(device)
+    place = open_device(device)
+    shape = _shape(input or {}, deployed, place)
+    if place.type == "cpu":
+        keep_memory()
+    dtype = PRECISIONS[shape["precision"]]
     model = open_model(checkpoint).to(place, dtype)
     backbone = model if isinstance(model, SparseSwin) else model.backbone
+    check_precision(backbone, shape["precision"])
+    apply_mode(model, shape["mode"], place)
     images = torch.randn(
         shape["batch"], 3, shape["height"], shape["width"], device=place, dtype=dtype
     )
     configs = {"dense": SparsityConfig.dense(backbone.config.pairs)}
     configs |= _configs(model, backbone, config, deployed)
-    runs = {name: _run(model, backbone, one, images) for name, one in configs.items()}
     with torch.inference_mode():
+        runs = {
+            name: as_mode(_run(model, backbone, one, images), shape["mode"])
+            for name, one in configs.items()
+        }
         found = measure_many(
             list(runs.values()),
             runs["dense"],
@@ -72,8 +82,8 @@ def bench_model(
             progress=progress,
         )
         rows = []
-        for (name, run), measured in zip(runs.items(), found, strict=True):
-            run()
+        for (name, _), measured in zip(runs.items(), found, strict=True):
+            _run(model, backbone, configs[name], images)()
             rows.append(
                 {
                     "name": name,
@@ -85,16 +95,15 @@ def bench_model(
                     "disturbed": measured.disturbed,
                 }
             )
-    shape["threads"] = found[0].threads
     return {"device": device_facts(place), "input": shape, "rows": rows}
 
 
-def _shape(given: Mapping[str, Any], deployed: DeployConfig | None) -> dict[str, Any]:
+def _shape(
+    given: Mapping[str, Any], deployed: DeployConfig | None, device: torch.device
+) -> dict[str, Any]:
     stated = (deployed.document.get("input") or {}) if deployed else {}
-    shape = dict(DEFAULT_INPUT)
-    for source in (stated, given):
-        shape |= {k: v for k, v in source.items() if k in shape and v is not None}
-    return shape
+    asked = {k: v for k, v in given.items() if v is not None}
+    return fill_input(stated | asked, DEFAULT_SIZE, device)
 
 
 def _configs(

@@ -25,6 +25,13 @@ UNIT = 32
 """Sizes are tried in multiples of this many pixels."""
 
 
+# torch has no class for it on a CPU: its allocator says so in words, oneDNN only that it failed.
+CPU_ERRORS = ("DefaultCPUAllocator", "could not create a primitive", "could not create a memory")
+
+
+_most_resident: int | None = None
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Turns what torch and Python raise when memory is out into DeviceOutOfMemory."""
@@ -38,17 +45,29 @@ def memory_errors() -> Iterator[None]:
         ) from error
 
 
-def limit_memory() -> int | None:
-    """Limits this process to the memory that is available now; the limit in bytes, None where the
-    system does not say what is available."""
-    used, free = _kilobytes(PROCESS_STATUS, "VmData"), available_bytes()
+def limit_memory(free: int | None = None) -> bool:
+    """Limits this process to the memory that is available now, or to `free` more bytes. False where
+    the system does not say how much that is."""
+    global _most_resident
+    used = _kilobytes(PROCESS_STATUS, "VmRSS")
+    free = available_bytes() if free is None else free
     if used is None or free is None:
-        return None
-    limit = int(used * 1024 + free * (1 - RESERVE))
+        return False
+    _most_resident = int(used * 1024 + free * (1 - RESERVE))
+    renew_limit()
+    return True
+
+
+def renew_limit() -> None:
+    """The limit anew, after memory was released: the system counts what is mapped, and of that much
+    may be free in a process that keeps its memory."""
+    if _most_resident is None:
+        return
+    mapped, used = (_kilobytes(PROCESS_STATUS, name) or 0 for name in ("VmData", "VmRSS"))
+    limit = mapped * 1024 + max(0, _most_resident - used * 1024)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    return limit
 
 
 def available_bytes() -> int | None:
@@ -85,8 +104,7 @@ def largest_size(
 def _is_about_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # torch has no class for it on a CPU.
-    return "DefaultCPUAllocator" in str(error)
+    return any(words in str(error) for words in CPU_ERRORS)
 
 
 def _kilobytes(path: Path, name: str) -> int | None:

@@ -23,10 +23,10 @@ from sparsevit.data.base import Dataset, Preprocess, Splits, shard_indices
 from sparsevit.data.sources import dataset_sha256, open_splits
 from sparsevit.errors import CheckpointMismatch, DeviceOutOfMemory
 from sparsevit.evaluate import evaluate
-from sparsevit.latency.allocator import allocator, keep_memory
+from sparsevit.latency.allocator import allocator, keep_memory, release_memory
 from sparsevit.latency.calibrate import calibrate
 from sparsevit.latency.measurement import Measurement
-from sparsevit.latency.memory import largest_size, memory_errors
+from sparsevit.latency.memory import largest_size, memory_errors, renew_limit
 from sparsevit.latency.modes import apply_mode
 from sparsevit.latency.receipt import device_facts, receipt
 from sparsevit.latency.timers import thread_count
@@ -159,11 +159,15 @@ class Session:
 
         Raises DeviceOutOfMemory, naming the largest size that fits, where this one does not.
         """
+        made = None
         try:
             with memory_errors():
-                latency_map, dense = self._calibrate(progress)
-        except DeviceOutOfMemory as error:
-            raise DeviceOutOfMemory(self._too_large()) from error
+                made = self._calibrate(progress)
+        except DeviceOutOfMemory:
+            pass  # its traceback holds the tensors: only without it does anything else fit
+        if made is None:
+            raise DeviceOutOfMemory(self._too_large())
+        latency_map, dense = made
         windows = self.model.executed_windows
         proof = receipt(self.device, self.input, dense, windows)
         # A map made on a busy device serves this search alone: no later one finds it.
@@ -198,6 +202,8 @@ class Session:
         """Whether a forward of the dense model at this size does not run out of memory."""
         self.model.set_sparsity(SparsityConfig.dense(self.pairs, self.score))
         shape = (self.input["batch"], self.model.backbone.config.in_channels, height, width)
+        release_memory()
+        renew_limit()
         try:
             with memory_errors():
                 dtype = PRECISIONS[self.input["precision"]]

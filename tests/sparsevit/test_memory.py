@@ -52,7 +52,7 @@ def test_too_large_an_allocation_is_an_error_before_the_system_kills():
 import torch
 from sparsevit.errors import DeviceOutOfMemory
 from sparsevit.latency.memory import available_bytes, limit_memory, memory_errors
-assert limit_memory() > 0
+assert limit_memory()
 kept = []
 try:
     with memory_errors():
