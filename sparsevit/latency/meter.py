@@ -82,7 +82,9 @@ def measure_many(
         start = clock()
         for attempt in range(1, ATTEMPTS + 1):
             left = max_seconds - (clock() - start) / 1e9
-            sampler = Sampler(timer, runs, reference, share, min_samples, waited)
+            sampler = Sampler(
+                timer, runs, reference, share, min_samples, waited, by_level=device.type == "cpu"
+            )
             sampler.warm_up(clock() + int(left * WARM_UP_SHARE * 1e9), clock)
             sampler.sample(clock() + int(left * (1 - WARM_UP_SHARE) * 1e9), clock, progress)
             measurements = sampler.measurements(attempt)

@@ -1,8 +1,10 @@
 """One attempt at a measurement: rounds of samples, and what they say.
 
-A round times every run that still needs samples once, the reference in between. A round during
-which this process stood in line for a core is set aside: it tells of other processes, not of the
-model. Only where too few quiet rounds are left do the others count, and the numbers are marked.
+A round times every run that still needs samples once, the reference in between. What tells of
+other processes rather than of the model are set aside: those during which this process stood in line
+for a core; and on a CPU the samples beside which the reference itself was slower than it is when left
+alone (neighbours on the same host take caches and clock, and no counter of the system shows it). Only
+where too few are left do the others count, and the numbers are marked.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ Nanoseconds = Callable[[], int]
 DRIFT_LIMIT = 0.02
 MOST_WAITED = 0.02
 """A round that stood in line for a larger share of its time is set aside."""
-MOST_SET_ASIDE = 0.5
+SLOWED = 0.04
+"""A sample is set aside where the reference beside it is slower by this share than in its quietest
+tenth. Twice the drift that is allowed: half of it is noise."""
+QUIETEST = 0.1
+MOST_SET_ASIDE = 0.75
 FEWEST_ROUNDS = 8  # with fewer samples no interval covers the median at 99%
 MOST_ROUNDS = 2000
 CHECK_EVERY = 5
@@ -35,10 +41,11 @@ NEIGHBOURS = 2
 
 @dataclass
 class _Series:
-    """Samples of one run, in ms, and how many reference samples had been taken before each."""
+    """Samples of one run in ms, and the reference's latency beside each: the median of the two
+    reference samples on either side."""
 
     ms: list[float] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
     converged: bool = False
 
 
@@ -59,7 +66,11 @@ class _Round:
 
 
 class Sampler:
-    """Times runs in turn, one attempt. waited: nanoseconds this process stood in line so far."""
+    """Times runs in turn, one attempt.
+
+    waited: nanoseconds this process stood in line so far. by_level: whether samples beside a
+    slow reference are set aside. Not on a GPU: what is fast there for a while is its boost clock.
+    """
 
     def __init__(
         self,
@@ -69,9 +80,11 @@ class Sampler:
         share: float,
         min_samples: int,
         waited: Nanoseconds,
+        by_level: bool,
     ) -> None:
         self.timer, self.runs, self.reference = timer, runs, reference
         self.share, self.min_samples, self.waited = share, min_samples, waited
+        self.by_level = by_level and reference is not None
         self.series = [_Series() for _ in runs]
         self.reference_ms: list[float] = []
         self.rounds: list[_Round] = []
@@ -92,19 +105,21 @@ class Sampler:
     def sample(self, deadline: int, clock: Nanoseconds, progress: Progress | None) -> None:
         """Rounds over the runs that have not converged, each in an order of its own."""
         watch = LoadWatch()
-        total = len(self.runs) * self.min_samples
         for number in range(MOST_ROUNDS):
             active = [i for i, s in enumerate(self.series) if not s.converged]
             self._round(np.random.default_rng(number).permutation(active).tolist())
+            # Looked at every few rounds only: each look is another chance to stop on a lucky interval.
+            extra = number + 1 - self.min_samples
+            if extra >= 0 and extra % CHECK_EVERY == 0:
+                self._sort_out()
             if progress is not None:
-                progress(sum(self._progress_of(s) for s in self.series), total)
+                progress(*self._progress())
             late = clock() >= deadline and number + 1 >= FEWEST_ROUNDS
             if late or all(s.converged for s in self.series):
                 break
-        self._take_loud_rounds()
         self._finish(watch)
         if progress is not None:
-            progress(total, total)
+            progress(*([len(self.runs) * self.min_samples] * 2))
 
     def measurements(self, attempt: int) -> list[Measurement]:
         """What the samples say, in the order of the runs."""
@@ -122,8 +137,6 @@ class Sampler:
             since += self._time(found, index)
         found.waited = (self.waited() - start) / 1e6
         self.rounds.append(found)
-        if not found.loud:
-            self._keep(found)
 
     def _time(self, found: _Round, index: int | None) -> float:
         run = self.reference if index is None else self.runs[index]
@@ -132,46 +145,58 @@ class Sampler:
         found.samples.append((index, self.timer(run)))
         return found.samples[-1][1]
 
-    def _keep(self, found: _Round) -> None:
-        for index, ms in found.samples:
+    def _sort_out(self) -> None:
+        """Gathers the samples that count, and says which runs have enough."""
+        self._gather([one for one in self.rounds if not one.loud], self.by_level)
+        for series in self.series:
+            low, high = median_interval(series.ms) if series.ms else (0.0, np.inf)
+            enough = len(series.ms) >= self.min_samples
+            series.converged = enough and high - low <= self.share * float(np.median(series.ms))
+
+    def _gather(self, rounds: Sequence[_Round], by_level: bool) -> None:
+        samples = [sample for one in rounds for sample in one.samples]
+        reference = np.array([ms for index, ms in samples if index is None])
+        levels = _levels(reference)
+        limit = np.inf
+        if by_level and len(levels):
+            limit = np.quantile(levels, QUIETEST) * (1 + SLOWED)
+        self.series, self.reference_ms, seen = [_Series() for _ in self.runs], [], 0
+        for index, ms in samples:
+            seen += index is None
+            beside = levels[seen] if len(levels) else np.nan
+            if beside > limit:
+                continue
             if index is None:
                 self.reference_ms.append(ms)
-                continue
-            series = self.series[index]
-            series.ms.append(ms)
-            series.after.append(len(self.reference_ms))
-            series.converged = self._has_converged(series.ms)
-
-    def _take_loud_rounds(self) -> None:
-        """Too few quiet rounds: start again with all of them, in order. Some number beats none."""
-        self.starved = any(len(s.ms) < FEWEST_ROUNDS for s in self.series)
-        if not self.starved:
-            return
-        self.series, self.reference_ms = [_Series() for _ in self.runs], []
-        for found in self.rounds:
-            self._keep(found)
+            else:
+                self.series[index].ms.append(ms)
+                self.series[index].beside.append(beside)
+        kept = len(self.reference_ms) + sum(len(series.ms) for series in self.series)
+        self.set_aside = 1 - kept / sum(len(one.samples) for one in self.rounds)
 
     def _finish(self, watch: LoadWatch) -> None:
-        """A last reference sample, so that every sample has one on both sides."""
-        if self.reference is not None:
-            self.reference_ms.append(self.timer(self.reference))
+        if self.reference is not None:  # so that every sample has a reference on both sides
+            self._time(self.rounds[-1], None)
+        self._sort_out()
+        self.starved = any(len(s.ms) < FEWEST_ROUNDS for s in self.series)
+        if self.starved:  # some number beats none; it is marked
+            set_aside = self.set_aside
+            self._gather(self.rounds, by_level=False)
+            self.set_aside = set_aside
         ran = sum(one.ms for one in self.rounds)
         waited = sum(one.waited for one in self.rounds)
         self.load = watch.seen() | {"waited": round(waited / ran, 4)}
-        self.set_aside = sum(one.loud for one in self.rounds) / len(self.rounds)
 
-    def _has_converged(self, ms: list[float]) -> bool:
-        # Looked at every few samples only: each look is another chance to stop on a lucky interval.
-        extra = len(ms) - self.min_samples
-        if extra < 0 or extra % CHECK_EVERY:
-            return False
-        low, high = median_interval(ms)
-        return high - low <= self.share * float(np.median(ms))
-
-    def _progress_of(self, series: _Series) -> int:
+    def _progress(self) -> tuple[int, int]:
+        """(samples taken, samples needed at least), as if each round so far counted."""
+        taken = np.zeros(len(self.runs), int)
+        for found in self.rounds:
+            for index, _ in found.samples:
+                if index is not None:
+                    taken[index] += 1
         # A run that goes on beyond its fewest samples keeps one back until it is done.
-        most = self.min_samples - (not series.converged)
-        return min(len(series.ms), most)
+        most = [self.min_samples - (not s.converged) for s in self.series]
+        return int(np.minimum(taken, most).sum()), len(self.runs) * self.min_samples
 
     def _measurement(self, series: _Series, attempt: int) -> Measurement:
         steady = self.reference_ms or series.ms
@@ -198,7 +223,7 @@ class Sampler:
     def _against_reference(self, series: _Series, floor: float) -> dict[str, Any]:
         if not self.reference_ms:
             return {}
-        ratios = self._ratios(series)
+        ratios = np.array(series.ms) / np.array(series.beside)
         ratio, reference_p50 = float(np.median(ratios)), float(np.median(self.reference_ms))
         return {
             "reference_p50": reference_p50,
@@ -209,10 +234,13 @@ class Sampler:
             "ratio_interval": widened(median_interval(ratios), floor * ratio),
         }
 
-    def _ratios(self, series: _Series) -> np.ndarray:
-        """Each sample over the median of the reference samples around it (two on either side)."""
-        reference = np.array(self.reference_ms)
-        around = [
-            np.median(reference[max(0, i - NEIGHBOURS) : i + NEIGHBOURS]) for i in series.after
-        ]
-        return np.array(series.ms) / np.array(around)
+
+def _levels(reference: np.ndarray) -> list[float]:
+    """The reference's latency before its first sample, between each two, and after the last one:
+    medians of up to two samples on either side."""
+    if not len(reference):
+        return []
+    return [
+        float(np.median(reference[max(0, i - NEIGHBOURS) : i + NEIGHBOURS]))
+        for i in range(len(reference) + 1)
+    ]

@@ -136,14 +136,14 @@ def test_a_steady_drift_cancels_in_the_ratio_and_is_flagged():
         clock=clock,
     )
     assert found.ratio == pytest.approx(0.4, rel=0.01)
-    assert found.p50 > 5
     assert found.disturbed
-    assert found.drift > 0.2
+    assert found.set_aside > 0.75
 
 
-def test_a_burst_of_load_is_measured_again():
+def test_rounds_in_which_the_reference_was_slow_are_set_aside():
+    """A neighbour on the same host: no counter shows it, but the reference does."""
     clock = FakeClock()
-    load = lambda seconds: 2.0 if 0.3 < seconds < 0.5 else 1.0  # noqa: E731
+    load = lambda seconds: 1.4 if 0.3 < seconds < 0.5 else 1.0  # noqa: E731
     found = measure(
         clock.run("run", lambda s: 4 * load(s)),
         reference=clock.run("dense", lambda s: 10 * load(s)),
@@ -151,6 +151,16 @@ def test_a_burst_of_load_is_measured_again():
         clock=clock,
         min_samples=40,
     )
+    assert (found.p50, found.p99, found.disturbed, found.attempts) == (4.0, 4.0, False, 1)
+    assert (found.reference_p50, found.ratio) == (10.0, 0.4)
+    assert 0.1 < found.set_aside < 0.5
+
+
+def test_a_burst_of_load_that_nothing_shows_is_measured_again():
+    clock = FakeClock()
+    load = lambda seconds: 2.0 if 0.1 < seconds < 0.2 else 1.0  # noqa: E731
+    run = clock.run("run", lambda s: 4 * load(s))
+    found = measure(run, device=CPU, clock=clock, min_samples=40)
     assert (found.p50, found.disturbed, found.attempts) == (4.0, False, 2)
 
 
@@ -186,7 +196,7 @@ class Busy:
             self.clock.run(name, lambda s, ms=ms: ms * self.load(s))
             for name, ms in (("run", 4.0), ("dense", 10.0))
         )
-        sampler = Sampler(timer, [run], dense, 0.02, 20, self.waited)
+        sampler = Sampler(timer, [run], dense, 0.02, 20, self.waited, by_level=False)
         sampler.sample(self.clock.ns + int(seconds * 1e9), self.clock, None)
         return sampler.measurements(1)
 
@@ -194,7 +204,8 @@ class Busy:
 def test_rounds_under_foreign_load_are_set_aside():
     found = Busy(FakeClock(), 0.1, 0.4).measured(10)[0]
     assert (found.p50, found.interval, found.ratio) == (4.0, (4.0, 4.0), 0.4)
-    assert (found.samples, found.disturbed) == (20, False)
+    assert 20 <= found.samples <= 25
+    assert not found.disturbed
     assert 0.2 < found.set_aside < 0.5
     assert 0.1 < found.load["waited"] < 0.67
 

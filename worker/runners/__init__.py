@@ -6,7 +6,6 @@ A runner is a thin wrapper, JSON in and JSON out, round one method of
 
 from __future__ import annotations
 
-import gc
 import platform
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -45,8 +44,11 @@ class SessionWork:
         import torch
 
         import sparsevit
+        from sparsevit.latency.memory import limit_memory
         from sparsevit.latency.receipt import device_facts
 
+        if self._device == "cpu":  # a GPU says by itself when it has no more
+            limit_memory()
         versions = {
             "sparsevit": sparsevit.__version__,
             "torch": str(torch.__version__),
@@ -72,8 +74,12 @@ class SessionWork:
         """Close every session and give the device's cached memory back."""
         import torch
 
+        from sparsevit.latency.allocator import release_memory
+        from sparsevit.latency.memory import renew_limit
+
         self._sessions.clear()
-        gc.collect()
+        release_memory()
+        renew_limit()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
