@@ -1,11 +1,12 @@
 """Whether a latency can be trusted: the map against whole models, its speed, and foreign load.
 
     python -m bench.latency                    all parts on the CPU, and on a GPU where there is one
-    python -m bench.latency --parts map,space  some of: map, space, load
+    python -m bench.latency --parts map,space  some of: map, space, load, memory
 
 map: Swin-T at 448 and 672 pixels: a map is built, then 30 random configs are measured in whole
 models and compared with what it predicted. space: how long predicting and filtering every config of
-Swin-T and Swin-L takes. load: a second process burns all cores for part of a measurement.
+Swin-T and Swin-L takes. load: a second process burns all cores for part of a measurement. memory:
+page faults and latency with memory given back to the system and with memory kept.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from bench.common import Check, arguments, finish, table
 from bench.latency_load import planted_load
+from bench.latency_memory import memory
 from sparsevit.data.digits import CLASSES
 from sparsevit.latency.accuracy import errors
 from sparsevit.latency.calibrate import WholeRuns
@@ -33,7 +35,7 @@ from sparsevit.tasks.semantic import SegmentationModel
 
 SIZES = (448, 672)
 CONFIGS = 30
-PARTS = ("map", "space", "load")
+PARTS = ("memory", "space", "load", "map")
 SPACES = {"Swin-T": (1, 1, 3, 1), "Swin-L": (1, 1, 9, 1)}
 PLOT = "docs/latency-residuals.png"
 
@@ -51,6 +53,9 @@ def main() -> None:
         if "map" in parts:
             results[f"map_{device}"], found = maps(device, options.threads, options.quick)
             checks += found
+    if "memory" in parts:
+        results["memory"], found = memory()
+        checks += found
     if "space" in parts:
         results["space"], found = spaces()
         checks += found
@@ -149,7 +154,8 @@ def spaces() -> tuple[dict[str, Any], list[Check]]:
 
     results, checks, rows = {}, [], []
     for name, limit in (("Swin-T", 0.02), ("Swin-L", 1.0)):
-        command = [sys.executable, "-m", "bench.latency_space", *map(str, SPACES[name])]
+        code = f"from bench.latency_space import filter_all; filter_all({SPACES[name]})"
+        command = [sys.executable, "-c", code]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, peak, count, feasible = map(float, done.stdout.split())
         results[name] = {"seconds": seconds, "peak_mb": peak / 1e6, "configs": int(count)}

@@ -26,7 +26,7 @@ from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.tasks.files import load_model
 
 RATIO = 0.6
-SECONDS = 8.0
+SECONDS = 20.0
 SOUND, DISTURBED = 0.9, 0.4  # at least, at most, of the trials
 BURN = """
 import sys, time

@@ -110,6 +110,10 @@ class Client:
         """GET /jobs/{id}/pareto: the front as a file's bytes."""
         return self._read(f"/jobs/{_part(job_id)}/pareto", {"format": format}).content
 
+    def latency_png(self, job_id: str) -> bytes:
+        """GET /jobs/{id}/latency.png: the latency map's residuals as a file's bytes."""
+        return self._read(f"/jobs/{_part(job_id)}/latency.png").content
+
     def windows_png(self, job_id: str) -> bytes:
         """GET /jobs/{id}/windows.png: the window map as a file's bytes."""
         return self._read(f"/jobs/{_part(job_id)}/windows.png").content

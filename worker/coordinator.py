@@ -188,7 +188,6 @@ def _verify(rows: JobRows) -> Decision:
     error = result["error"]
     return Decision(
         receipts=result["receipts"],
-        verdicts=tuple(result["verdicts"]),
         end=End(
             JobStatus.FAILED if error else JobStatus.SUCCEEDED,
             error=error,

@@ -145,7 +145,7 @@ def job_summary(job: Job) -> Json:
 
 
 def _links(job_id: str) -> dict[str, str]:
-    parts = ("cancel", "config", "pareto", "windows.png", "candidates")
+    parts = ("cancel", "config", "pareto", "windows.png", "latency.png", "candidates")
     return {"self": f"/jobs/{job_id}"} | {
         part.partition(".")[0]: f"/jobs/{job_id}/{part}" for part in parts
     }

@@ -89,6 +89,18 @@ def get_windows(request: Request, owner: Caller, parts: Parts, job_id: str) -> R
 
 
 @router.get(
+    "/latency.png",
+    response_class=Response,
+    responses={200: PNG, **problems(404, 409)},
+    dependencies=[Depends(only_query())],
+    summary="Get the latency map's residuals",
+)
+def get_latency(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+    """What the latency map predicted for whole models over what they took."""
+    return _plot(request, parts, parts.jobs.get(owner, job_id), "latency.png")
+
+
+@router.get(
     "/receipts/{receipt_id}",
     responses={200: {"description": "the receipt"}, **problems(404)},
     dependencies=[Depends(only_query())],

@@ -50,7 +50,9 @@ def demo(
                 require_success(follow(client, job["id"], messages(), stack.mend))
                 document = save_results(client, job["id"], results)
         output().print(summary_table(document))
-        typer.echo(f"best.json, pareto.csv, pareto.png and windows.png are in {results}/")
+        typer.echo(
+            f"best.json, pareto.csv and the plots (pareto, windows, latency) are in {results}/"
+        )
     except Stopped as stop:
         hint("stopped; everything that was started is stopped too")
         raise typer.Exit(stop.exit_code) from None
@@ -66,5 +68,6 @@ def save_results(client: Client, job_id: str, folder: Path) -> dict[str, Any]:
     write_file(folder / "pareto.csv", client.pareto(job_id, "csv"))
     write_file(folder / "pareto.png", client.pareto(job_id, "png"))
     write_file(folder / "windows.png", client.windows_png(job_id))
+    write_file(folder / "latency.png", client.latency_png(job_id))
     document: dict[str, Any] = json.loads(best)
     return document

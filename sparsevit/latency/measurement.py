@@ -16,8 +16,8 @@ class Measurement:
     than the noise floor. converged: whether it became as narrow as was asked for in the time given.
     noise_floor: how far apart two measurements of one thing come out, as a share of its median.
     drift: how far the reference moved meanwhile, beyond chance, as a share. set_aside: share of the
-    rounds that foreign load made useless. disturbed: the reference moved by more than 2%, or most
-    rounds were set aside, in every attempt: such a number must not win anything.
+    samples that other work made useless. disturbed: the reference moved by more than 2%, or most
+    samples were set aside, in every attempt: such a number must not win anything.
     load: what else ran meanwhile (sparsevit.latency.load), and of it `waited`, how long this
     process stood in line for a core as a share of the time it ran.
     reference_p50, reference_interval, ratio (run / reference, drift-corrected), ratio_interval:

@@ -103,8 +103,10 @@ class Sampler:
                     break
 
     def sample(self, deadline: int, clock: Nanoseconds, progress: Progress | None) -> None:
-        """Rounds over the runs that have not converged, each in an order of its own."""
+        """Rounds over the runs that have not converged, each in an order of its own. Where too few
+        samples count by the deadline, half as long again."""
         watch = LoadWatch()
+        last = deadline + max(0, deadline - clock()) // 2
         for number in range(MOST_ROUNDS):
             active = [i for i, s in enumerate(self.series) if not s.converged]
             self._round(np.random.default_rng(number).permutation(active).tolist())
@@ -114,9 +116,12 @@ class Sampler:
                 self._sort_out()
             if progress is not None:
                 progress(*self._progress())
-            late = clock() >= deadline and number + 1 >= FEWEST_ROUNDS
-            if late or all(s.converged for s in self.series):
+            if all(s.converged for s in self.series):
                 break
+            if clock() >= deadline and number + 1 >= FEWEST_ROUNDS:
+                self._sort_out()
+                if clock() >= last or not self._starved():
+                    break
         self._finish(watch)
         if progress is not None:
             progress(*([len(self.runs) * self.min_samples] * 2))
@@ -174,11 +179,14 @@ class Sampler:
         kept = len(self.reference_ms) + sum(len(series.ms) for series in self.series)
         self.set_aside = 1 - kept / sum(len(one.samples) for one in self.rounds)
 
+    def _starved(self) -> bool:
+        return any(len(series.ms) < FEWEST_ROUNDS for series in self.series)
+
     def _finish(self, watch: LoadWatch) -> None:
         if self.reference is not None:  # so that every sample has a reference on both sides
             self._time(self.rounds[-1], None)
         self._sort_out()
-        self.starved = any(len(s.ms) < FEWEST_ROUNDS for s in self.series)
+        self.starved = self._starved()
         if self.starved:  # some number beats none; it is marked
             set_aside = self.set_aside
             self._gather(self.rounds, by_level=False)

@@ -11,6 +11,7 @@ import numpy as np
 import sparsevit
 from sparsevit.deploy import SCHEMA_VERSION
 from sparsevit.latency.measurement import Measurement
+from sparsevit.search.choices import dense_ms
 from sparsevit.search.pareto import pareto_front
 from sparsevit.sparsity.config import Genes
 
@@ -78,8 +79,11 @@ def best_config(
 
 
 def latency_document(job: Verification, finalist: Finalist) -> dict[str, Any]:
-    """Measured latency in the job's scope, and both scopes beside dense."""
+    """Measured latency in the job's scope, and both scopes beside dense. predicted: by the map, at
+    the speed of the device now; dense_calibrated: what dense took when the map was made."""
     latency = finalist.latency[job.scope]
+    calibrated = dense_ms(job.latency_map, job.scope)
+    speed = latency.reference_p50 / calibrated
     return {
         **{k: getattr(latency, k) for k in ("p50", "p90", "p99", "converged", "disturbed")},
         "interval": list(latency.interval),
@@ -87,7 +91,8 @@ def latency_document(job: Verification, finalist: Finalist) -> dict[str, Any]:
         "dense": latency.reference_p50,
         "scope": job.scope,
         "device": job.session.device_facts["model"],
-        "predicted": job.predict(finalist.genes),
+        "predicted": speed * job.predict(finalist.genes),
+        "dense_calibrated": calibrated,
         "scopes": {scope: scope_document(m) for scope, m in finalist.latency.items()},
     }
 

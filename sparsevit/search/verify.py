@@ -202,7 +202,7 @@ class Verification:
                 "code": DeviceDisturbed.code,
                 "message": "Other work ran on the device in every attempt to measure, so none of "
                 f"the latencies can be believed: the dense model drifted by {latency.drift:.1%}, "
-                f"{latency.set_aside:.0%} of the rounds had to wait for a core "
+                f"{latency.set_aside:.0%} of the samples had to be set aside "
                 f"(load {latency.load}). Stop what else runs there and start the search again.",
             }
         return {
@@ -232,7 +232,6 @@ class Verification:
             "front": front,
             "receipts": {proof["id"]: proof for proof in receipts.values()},
             "artefacts": self.pictures(document, front, winner, artefacts),
-            "verdicts": [],
             "error": None,
         }
 

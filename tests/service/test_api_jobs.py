@@ -155,6 +155,7 @@ def test_another_owners_job_is_not_there(api: Api) -> None:
         ("GET", "/config"),
         ("GET", "/pareto"),
         ("GET", "/windows.png"),
+        ("GET", "/latency.png"),
         ("GET", "/candidates"),
         ("GET", "/receipts/r1"),
     ]:

@@ -86,7 +86,7 @@ def test_receipts_are_the_jobs_own(api: Api, done: str) -> None:
     check_problem(get(api, other, "receipts/r1"), 404, "RECEIPT_NOT_FOUND")
 
 
-PARTS = ["config", "pareto", "pareto?format=csv", "pareto?format=png", "windows.png"]
+PARTS = ["config", "pareto", "pareto?format=csv", "pareto?format=png", "windows.png", "latency.png"]
 
 
 @pytest.mark.parametrize("part", PARTS)

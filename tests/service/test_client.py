@@ -33,12 +33,17 @@ def test_the_client_walks_a_jobs_whole_way(api: Api, ann: Client) -> None:
             jobs = JobRepository(session)
             jobs.start(job["id"])
             digest = api.artefacts.put(b"png")
-            jobs.set_front(job["id"], [{"a": 1}], {"pareto.png": digest, "windows.png": digest})
+            jobs.set_front(
+                job["id"],
+                [{"a": 1}],
+                dict.fromkeys(("pareto.png", "windows.png", "latency.png"), digest),
+            )
             jobs.succeed(job["id"], {"z": 1})
         assert json.loads(ann.config(job["id"])) == {"z": 1}
         assert json.loads(ann.pareto(job["id"]))["data"] == [{"a": 1}]
         assert ann.pareto(job["id"], "csv").split() == [b"a", b"1"]
         assert ann.pareto(job["id"], "png") == ann.windows_png(job["id"]) == b"png"
+        assert ann.latency_png(job["id"]) == b"png"
         assert ann.workers() == ann.devices() == []
         assert [seen["status"] for seen in ann.watch(job["id"])] == ["succeeded"]
         assert ann.cancel(ann.submit(SMALL)["id"])["status"] == "cancelled"

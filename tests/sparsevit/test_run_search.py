@@ -50,7 +50,7 @@ def test_the_documents_fit_together(result: SearchResult) -> None:
     assert document["receipt"] == next(p["receipt"] for p in result.front if p["winner"])
     winners = [point for point in result.front if point["winner"]]
     assert [point["sparsity"] for point in winners] == [document["sparsity"]]
-    for name in ("pareto.png", "windows.png"):
+    for name in ("pareto.png", "windows.png", "latency.png"):
         assert result.artefacts[name].startswith(b"\x89PNG")
 
 

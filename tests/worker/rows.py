@@ -168,7 +168,6 @@ def simulate(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
                 "front": [{"genes": list(payload["finalists"][0])}],
                 "receipts": {"rcpt_2": {"id": "rcpt_2"}},
                 "artefacts": {"pareto.png": "a" * 64},
-                "verdicts": [],
                 "error": None,
             }
 

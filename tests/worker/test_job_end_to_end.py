@@ -106,7 +106,7 @@ def test_a_search_ends_although_its_worker_is_killed_in_the_middle(
     check_evaluations(database, job)
     assert ended.front
     store = ArtefactStore(tmp_path / "artefacts")
-    for name in ("pareto.png", "windows.png"):
+    for name in ("pareto.png", "windows.png", "latency.png"):
         assert store.get(ended.artefacts[name]).startswith(b"\x89PNG")
     check_end(database, ended)
     second.signal(signal.SIGTERM)

@@ -18,7 +18,7 @@ def run(
 ) -> dict[str, Any]:
     """Payload of `coordinator.measure_payload`, plus "latency_map" and "artifact_root".
 
-    Returns {"document", "front", "receipts", "artefacts", "verdicts", "error"}; a search whose
+    Returns {"document", "front", "receipts", "artefacts", "error"}; a search whose
     finalists are all too slow is a result with an error in it, not a failed unit.
     """
     store = ArtefactStore(Path(payload["artifact_root"]))
