@@ -31,7 +31,8 @@ NEAREST_MARGIN = 0.05
 """How far the nearest possible budget lies above the fastest prediction."""
 
 WORTHWHILE = 0.02
-"""Less than this share of the dense latency is within the noise: sparsity does not pay then."""
+"""Less than this share of the dense latency, or than twice the noise floor, is within the noise:
+sparsity does not pay then."""
 
 UNIFORM = 3
 """Uniform configs measured beside the finalists: the best predicted feasible, and two in reserve."""
@@ -101,7 +102,8 @@ def map_verdicts(latency_map: LatencyMap) -> tuple[str, ...]:
     found = []
     if latency_map.fixed_ms - latency_map.backbone_fixed_ms > latency_map.dense_ms / 2:
         found.append("HEAD_DOMINATES")
-    if latency_map.range()[0] > (1 - WORTHWHILE) * latency_map.dense_ms:
+    noise = max(WORTHWHILE, 2 * (latency_map.accuracy or {}).get("noise_floor", 0.0))
+    if latency_map.range()[0] > (1 - noise) * latency_map.dense_ms:
         found.append("SPARSITY_DOES_NOT_PAY_HERE")
     return tuple(found)
 
