@@ -12,6 +12,7 @@ page faults and latency with memory given back to the system and with memory kep
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ PLOT = "docs/latency-residuals.png"
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--parts", default=",".join(PARTS), help="parts to run, with commas")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="pixels of the maps")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--trials", type=int, default=20, help="measurements under planted load")
     options = parser.parse_args()
@@ -51,7 +53,9 @@ def main() -> None:
     checks: list[Check] = []
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         if "map" in parts:
-            results[f"map_{device}"], found = maps(device, options.threads, options.quick)
+            sizes = [int(size) for size in options.sizes.split(",")]
+            sizes = sizes[:1] if options.quick else sizes
+            results[f"map_{device}"], found = maps(device, sizes, options.threads, options.quick)
             checks += found
     if "memory" in parts:
         results["memory"], found = memory()
@@ -65,9 +69,11 @@ def main() -> None:
     finish("latency", results, checks, options.check)
 
 
-def maps(device: str, threads: int, quick: bool) -> tuple[dict[str, Any], list[Check]]:
+def maps(
+    device: str, sizes: Sequence[int], threads: int, quick: bool
+) -> tuple[dict[str, Any], list[Check]]:
     results, checks, rows = {}, [], []
-    for size in SIZES[:1] if quick else SIZES:
+    for size in sizes:
         found = one_map(device, size, threads, quick)
         results[str(size)] = found
         for scope in SCOPES:

@@ -53,7 +53,8 @@ def planted_load(trials: int) -> tuple[dict[str, Any], list[Check]]:
         quiet = after
     sound = sum(one["holds"] or one["disturbed"] for one in found)
     disturbed = sum(one["disturbed"] for one in found)
-    shown = ("begin", "length", "quiet_ms", "low", "high", "set_aside", "holds", "disturbed")
+    shown = ("begin", "length", "quiet_low", "quiet_high", "low", "high")
+    shown += ("quiet_ratio", "ratio", "set_aside", "holds", "disturbed")
     rows = [[_text(one[name]) for name in shown] for one in found]
     print("\n" + table(["load from s", "for s", *shown[2:]], rows))
     checks = [
@@ -85,8 +86,8 @@ def trial(
     return {
         "begin": begin,
         "length": length,
-        "quiet_ms": (quiet.p50 + after.p50) / 2,
-        "quiet_range": [low, high],
+        "quiet_low": low,
+        "quiet_high": high,
         "low": loaded.interval[0],
         "high": loaded.interval[1],
         "set_aside": loaded.set_aside,
