@@ -51,6 +51,9 @@ COPY service service
 COPY sparsevit sparsevit
 COPY worker worker
 RUN pip install --no-deps .
+# --build-arg GIT_VERSION="$(git describe --always --dirty)": receipts state it.
+ARG GIT_VERSION=
+ENV SPARSEVIT_GIT_VERSION=$GIT_VERSION
 USER sparsevit
 HEALTHCHECK --interval=20s --timeout=15s --start-period=60s --retries=3 \
     CMD ["python", "docker/worker_health.py"]

@@ -9,7 +9,7 @@ from pydantic import Field
 from service.api.plain import ApiObject
 from service.domain import latency
 from service.domain.records import DryRun, Json
-from service.domain.request import SearchRequest
+from service.domain.request import Scope, SearchRequest
 from service.domain.status import Inspection
 
 Ms = Annotated[float, Field(ge=0)]
@@ -110,7 +110,7 @@ class LatencyObject(_MapFacts):
 class DryRunLatency(_MapFacts):
     """What a latency map answers to a request's budget, in its latency scope."""
 
-    scope: Literal["model", "backbone"]
+    scope: Scope
     dense_ms: Ms = Field(description="The dense network.", examples=[43.0])
     min_ms: Ms = Field(description="The fastest config, as predicted.", examples=[11.2])
     max_ms: Ms = Field(description="The slowest config, as predicted.", examples=[43.0])

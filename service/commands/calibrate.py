@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
 from service.commands.answers import (
@@ -20,6 +19,7 @@ from service.commands.common import JsonOption, KeyOption, UrlOption, connect, o
 from service.commands.request import (
     BatchOption,
     CheckpointArgument,
+    DatasetArgument,
     DeviceOption,
     HeightOption,
     LimitOption,
@@ -36,10 +36,7 @@ from service.domain.latency import feasible_share
 
 def calibrate(
     checkpoint: CheckpointArgument,
-    dataset: Annotated[
-        str,
-        typer.Option("--dataset", help="Data set on the service's machine, or builtin:digits."),
-    ],
+    dataset: DatasetArgument,
     device: DeviceOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
@@ -120,6 +117,6 @@ def maps_table(latency_maps: list[dict[str, Any]]) -> Table:
 
 
 COMMANDS = [
-    (calibrate, "sparsevit calibrate builtin:digits --dataset builtin:digits --threads 1"),
+    (calibrate, "sparsevit calibrate builtin:digits builtin:digits --threads 1"),
     (devices, "sparsevit devices"),
 ]

@@ -6,11 +6,12 @@ Options that are not given are left out: the service fills them in and shows wha
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from service.domain.request import Mode, Precision
 
 BUILTIN = "builtin:"
 
@@ -20,29 +21,10 @@ CheckpointArgument = Annotated[
         metavar="CHECKPOINT", help="Checkpoint on the service's machine, or builtin:digits."
     ),
 ]
-
-
-class Scope(StrEnum):
-    """What the latency budget covers."""
-
-    model = "model"
-    backbone = "backbone"
-
-
-class Precision(StrEnum):
-    """Number formats."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Mode(StrEnum):
-    """Ways to execute the model."""
-
-    eager = "eager"
-    compiled = "compiled"
-    cuda_graph = "cuda_graph"
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(metavar="DATASET", help="Data set on the service's machine, or builtin:digits."),
+]
 
 
 DeviceOption = Annotated[

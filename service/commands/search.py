@@ -23,13 +23,13 @@ from service.commands.common import (
 from service.commands.request import (
     BatchOption,
     CheckpointArgument,
+    DatasetArgument,
     DeviceOption,
     HeightOption,
     LimitOption,
     ModeOption,
     PrecisionOption,
     ReportSplitOption,
-    Scope,
     ScoreOption,
     SearchSplitOption,
     ThreadsOption,
@@ -38,16 +38,12 @@ from service.commands.request import (
     network_fields,
     parse_latency,
 )
+from service.domain.request import Scope
 
 
 def search(
     checkpoint: CheckpointArgument,
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATASET", help="Data set on the service's machine, or builtin:digits."
-        ),
-    ],
+    dataset: DatasetArgument,
     latency: Annotated[
         str,
         typer.Option("--latency", help="Budget: milliseconds (10ms) or a share of dense (60%)."),

@@ -73,6 +73,9 @@ PathText = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 # A split becomes part of a path below the data set: no separator, no "..".
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Precision = Literal["fp32", "bf16", "fp16"]
+Mode = Literal["eager", "compiled", "cuda_graph"]
+Scope = Literal["model", "backbone"]
 NotYet = Annotated[None, BeforeValidator(_not_yet)]
 
 
@@ -125,8 +128,8 @@ class InputSpec(_Strict):
     height: int | None = Field(default=None, ge=32, le=8192, description="Image height in pixels.")
     width: int | None = Field(default=None, ge=32, le=8192, description="Image width in pixels.")
     batch: int = Field(default=1, ge=1, le=1024, description="Images per forward pass.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Number format.")
-    mode: Literal["eager", "compiled", "cuda_graph"] = Field(
+    precision: Precision = Field(default="fp32", description="Number format.")
+    mode: Mode = Field(
         default="eager",
         description="How the model is executed. A device that cannot fails the job.",
     )
@@ -192,9 +195,7 @@ class SearchRequest(_Strict):
         default=None,
         description='Budget as a share of the dense latency on the device, such as "60%".',
     )
-    latency_scope: Literal["model", "backbone"] = Field(
-        default="model", description="What the budget covers."
-    )
+    latency_scope: Scope = Field(default="model", description="What the budget covers.")
     task: Literal["semantic_segmentation"] | None = Field(
         default=None, description="null: read off the checkpoint."
     )

@@ -103,6 +103,8 @@ def calibrate(
     dense, count = found_whole[0], len(configs)
     noise = float(np.median([timing.noise_floor for timing in found_whole]))
     # Dense among whole runs, as it is deployed: among single parts it finds colder caches.
+    # Whether the map can be believed is theirs to say as well: where the parts were disturbed, whole
+    # models show how far off the sum is for it.
     raw = replace(raw, dense_ms=dense.corrected_ms)
     latency_map = verified(raw, configs, in_ms[:count], in_ms[count:], noise)
     model.set_sparsity(SparsityConfig.dense(model.backbone.config.pairs, score))

@@ -1,10 +1,10 @@
 """One attempt at a measurement: rounds of samples, and what they say.
 
-A round times every run that still needs samples once, the reference in between. What tells of
-other processes rather than of the model are set aside: those during which this process stood in line
-for a core; and on a CPU the samples beside which the reference itself was slower than it is when left
-alone (neighbours on the same host take caches and clock, and no counter of the system shows it). Only
-where too few are left do the others count, and the numbers are marked.
+A round times every run that still needs samples once, the reference in between. What tells of other
+work rather than of the model is set aside: rounds during which this process stood in line for a core,
+and on a CPU the samples beside which the reference itself was slower than it is when left alone
+(neighbours on the same host take caches and clock, and no counter of the system shows it). Only where
+too few samples are left do the others count, and the numbers are marked.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from tests.service.test_api_jobs import submit
 Command = Callable[..., Result]
 DIGITS = ("builtin:digits", "builtin:digits")
 SEARCH = ("search", *DIGITS, "--dry-run", "--latency")
-CALIBRATE = ("calibrate", "builtin:digits", "--dataset", "builtin:digits")
+CALIBRATE = ("calibrate", "builtin:digits", "builtin:digits")
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ def test_runs_units_in_one_process_that_stays(process: DeviceProcess) -> None:
 def test_secrets_do_not_reach_it(process: DeviceProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = ("DATABASE_URL", "REDIS_URL", "SPARSEVIT_KEY", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY")
     wanted = ("PATH", "HOME", "PYTHONPATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LC_ALL")
+    wanted += ("SPARSEVIT_GIT_VERSION",)
     for name in (*secrets, *wanted):
         monkeypatch.setenv(name, os.environ.get(name, "C"))
     passed = set(process.hello(never)["device"]["environment"])

@@ -109,6 +109,13 @@ def test_a_search_ends_although_its_worker_is_killed_in_the_middle(
     for name in ("pareto.png", "windows.png", "latency.png"):
         assert store.get(ended.artefacts[name]).startswith(b"\x89PNG")
     check_end(database, ended)
+    # A busy machine may have disturbed its measurement, but not those of three searches in turn.
+    for _ in range(2):
+        if ended.status == JobStatus.SUCCEEDED:
+            break
+        ended = database.wait_for_end(new_job(**SMALL), JOB_SECONDS)
+        check_end(database, ended)
+    assert ended.status == JobStatus.SUCCEEDED, ended.error
     second.signal(signal.SIGTERM)
     assert second.process.wait(20) == 0
 
