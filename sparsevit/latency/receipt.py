@@ -23,6 +23,7 @@ from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.nvml import gpu_settings, gpu_state
 
 SCHEMA_VERSION = 2
+GIT_VERSION = "SPARSEVIT_GIT_VERSION"
 CPU_INFO = Path("/proc/cpuinfo")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/proc/sys/kernel/random/boot_id"))
 
@@ -111,12 +112,12 @@ def git_version() -> str | None:
     it was built from (SPARSEVIT_GIT_VERSION). None where neither is known, as in a wheel."""
     folder = Path(sparsevit.__file__).parents[1]
     if not (folder / ".git").exists():
-        return os.environ.get("SPARSEVIT_GIT_VERSION") or None
+        return os.environ.get(GIT_VERSION) or None
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("SPARSEVIT_GIT_VERSION") or None
+        return os.environ.get(GIT_VERSION) or None
     return found.stdout.strip() or None
 
 
