@@ -10,8 +10,10 @@
     ├── DatasetError            DATASET_INVALID       images or labels that cannot be used
     ├── DeviceError             DEVICE_UNAVAILABLE    no such device, or it does not answer
     │   ├── DeviceBusy          DEVICE_UNAVAILABLE    its lock stayed taken until the time was up
+    │   ├── DeviceUnsuited      DEVICE_UNAVAILABLE    it lacks a precision or a mode
     │   ├── DeviceDisturbed     DEVICE_DISTURBED      too much else ran on it to believe a latency
     │   └── DeviceOutOfMemory   DEVICE_OUT_OF_MEMORY  the work does not fit the device
+    │       └── InputTooLarge   DEVICE_OUT_OF_MEMORY  and the largest size that does is known
     ├── BudgetUnreachable       BUDGET_UNREACHABLE    no config is predicted to be that fast
     └── NoFeasibleConfig        NO_FEASIBLE_CONFIG    predicted fast enough, but none measured so
 
@@ -27,9 +29,13 @@ from typing import ClassVar
 
 
 class SparseViTError(Exception):
-    """Base of all errors of the library. `code` is stable; the message is for people."""
+    """Base of all errors of the library. `code` is stable; the message is for people.
+
+    passing: whether the same could succeed a moment later; else it is up to whoever asked for it.
+    """
 
     code: ClassVar[str] = "SPARSEVIT_ERROR"
+    passing: ClassVar[bool] = False
 
 
 class ConfigError(SparseViTError):
@@ -78,10 +84,17 @@ class DeviceError(SparseViTError):
     """The device does not exist here or does not answer."""
 
     code = "DEVICE_UNAVAILABLE"
+    passing = True
 
 
 class DeviceBusy(DeviceError):
     """The device's lock stayed taken until the time was up."""
+
+
+class DeviceUnsuited(DeviceError):
+    """The device lacks what was asked of it: a precision, a mode."""
+
+    passing = False
 
 
 class DeviceDisturbed(DeviceError):
@@ -94,6 +107,12 @@ class DeviceOutOfMemory(DeviceError):
     """The work does not fit into the device's memory."""
 
     code = "DEVICE_OUT_OF_MEMORY"
+
+
+class InputTooLarge(DeviceOutOfMemory):
+    """Memory ran out, and a smaller input was tried and fits: the message names it."""
+
+    passing = False
 
 
 class BudgetUnreachable(SparseViTError):

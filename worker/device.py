@@ -50,7 +50,7 @@ def serve(work: Work) -> int:
     try:
         channel.send({"event": "hello", "pid": os.getpid(), **work.hello()})
     except Exception as error:
-        channel.send({"event": "error", "error": describe(error)})
+        channel.send({"event": "error", "error": describe(error), "retry": False})
         return 1
     while True:
         _answer(work, requests.get(), channel)
@@ -65,10 +65,11 @@ def _answer(work: Work, request: dict[str, Any], channel: Channel) -> None:
         return
     except Exception as failure:
         error = describe(failure)
+        retry = not isinstance(failure, SparseViTError) or failure.passing
     # Outside of the handler, whose traceback would hold on to the tensors that filled the memory.
     if error["code"] == DEVICE_OUT_OF_MEMORY:
         work.forget()
-    channel.send({"event": "error", "error": error})
+    channel.send({"event": "error", "error": error, "retry": retry})
 
 
 def describe(error: Exception) -> dict[str, str]:

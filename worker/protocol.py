@@ -9,7 +9,7 @@ The process answers on its stdout, first of all with who it is:
     {"event": "hello", "pid": 41, "device": {...}, "versions": {...}}
     {"event": "progress", "done": 3, "total": 16}
     {"event": "result", "result": {...}}
-    {"event": "error", "error": {"code": "...", "message": "..."}}
+    {"event": "error", "error": {"code": "...", "message": "..."}, "retry": false}
 
 An error instead of a hello says that the device could not be opened.
 """

@@ -163,8 +163,7 @@ class DeviceProcess:
                 case "result":
                     return Finished(message["result"])
                 case "error":
-                    error = message["error"]
-                    return Failed(error, retry=error["code"] in RETRIED)
+                    return Failed(message["error"], message["retry"])
                 case "died":
                     return Failed(self._death(), retry=True)
                 case "progress":
@@ -236,10 +235,6 @@ class DeviceProcess:
         process.wait()
         with contextlib.suppress(OSError):  # what was not flushed is lost with the process
             process.stdin.close()
-
-
-RETRIED = frozenset({"DEVICE_OUT_OF_MEMORY", "DEVICE_UNAVAILABLE", "INTERNAL"})
-"""Errors that may be the moment's; all the library's others are the input's, and stay."""
 
 
 def _read(process: subprocess.Popen[bytes], messages: queue.Queue[dict[str, Any]]) -> None:

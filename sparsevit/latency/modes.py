@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsevit.errors import ConfigError, DeviceError
+from sparsevit.errors import ConfigError, DeviceUnsuited
 from sparsevit.swin.layers import SwinBlock
 
 Mode = Literal["eager", "compiled", "cuda_graph"]
@@ -32,13 +32,13 @@ Run = Callable[[], Any]
 
 
 def check_mode(mode: str, device: torch.device) -> None:
-    """Raises ConfigError for a mode that is none, DeviceError for one this device cannot run."""
+    """Raises ConfigError for a mode that is none, DeviceUnsuited for one this device cannot run."""
     if mode not in MODES:
         raise ConfigError(f"mode is {mode!r}; it is one of {', '.join(MODES)}.")
     if mode == "cuda_graph" and device.type != "cuda":
-        raise DeviceError(f"mode cuda_graph needs a CUDA device, this is {device}: use eager.")
+        raise DeviceUnsuited(f"mode cuda_graph needs a CUDA device, this is {device}: use eager.")
     if mode == "compiled" and device.type == "cpu" and not _compiler():
-        raise DeviceError(
+        raise DeviceUnsuited(
             "mode compiled needs a C++ compiler on the machine that runs the model: install g++, "
             "or use eager."
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sparsevit.errors import ConfigError, DeviceError
+from sparsevit.errors import ConfigError, DeviceError, DeviceUnsuited
 from sparsevit.latency.modes import check_mode
 from sparsevit.swin.model import SparseSwin
 
@@ -21,7 +21,7 @@ def fill_input(
     """height, width, batch, precision, mode, threads, each as given or by default (None counts as
     not given). size: (height, width) of the data set's images.
 
-    Raises ConfigError for a value that makes no sense, DeviceError for a mode the device lacks.
+    Raises ConfigError for a value that makes no sense, DeviceUnsuited for a mode the device lacks.
     """
     defaults = {"height": size[0], "width": size[1], "batch": 1, "precision": "fp32"}
     defaults |= {"mode": "eager", "threads": None}
@@ -55,17 +55,17 @@ def open_device(name: str) -> torch.device:
 
 @torch.inference_mode()
 def check_precision(backbone: SparseSwin, precision: str) -> None:
-    """Raises DeviceError where the backbone's device cannot compute in its precision."""
+    """Raises DeviceUnsuited where the backbone's device cannot compute in its precision."""
     parameter = next(backbone.parameters())
     device, dtype = parameter.device, parameter.dtype
     lacking = device.type == "cuda" and dtype is torch.bfloat16
     if lacking and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise DeviceError(f"{device} has no arithmetic in bf16: use fp16 or fp32.")
+        raise DeviceUnsuited(f"{device} has no arithmetic in bf16: use fp16 or fp32.")
     side = backbone.config.patch_size * backbone.config.window_size
     image = torch.zeros(1, backbone.config.in_channels, side, side, device=device, dtype=dtype)
     try:
         backbone(image)
     except (RuntimeError, NotImplementedError) as error:
-        raise DeviceError(
+        raise DeviceUnsuited(
             f"{device} cannot compute in {precision} ({str(error).splitlines()[0]}): use fp32."
         ) from error

@@ -21,7 +21,7 @@ import sparsevit
 from sparsevit import metrics
 from sparsevit.data.base import Dataset, Preprocess, Splits, shard_indices
 from sparsevit.data.sources import dataset_sha256, open_splits
-from sparsevit.errors import CheckpointMismatch, DeviceOutOfMemory
+from sparsevit.errors import CheckpointMismatch, DeviceOutOfMemory, InputTooLarge
 from sparsevit.evaluate import evaluate
 from sparsevit.latency.allocator import allocator, keep_memory, release_memory
 from sparsevit.latency.calibrate import calibrate
@@ -157,7 +157,7 @@ class Session:
     def calibrate(self, progress: Progress | None = None) -> dict[str, Any]:
         """{"map": LatencyMap document, "receipt": ...}: the latency of every block pair here.
 
-        Raises DeviceOutOfMemory, naming the largest size that fits, where this one does not.
+        Raises InputTooLarge, naming the largest size that fits, where this one does not.
         """
         made = None
         try:
@@ -166,7 +166,7 @@ class Session:
         except DeviceOutOfMemory:
             pass  # its traceback holds the tensors: only without it does anything else fit
         if made is None:
-            raise DeviceOutOfMemory(self._too_large())
+            raise InputTooLarge(self._too_large())
         latency_map, dense = made
         windows = self.model.executed_windows
         proof = receipt(self.device, self.input, dense, windows)

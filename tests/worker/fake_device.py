@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparsevit.errors import CheckpointUnsafe
+from sparsevit.errors import CheckpointUnsafe, DeviceBusy, DeviceUnsuited, InputTooLarge
 from tests.worker import rows
 from worker.device import serve
 
@@ -63,6 +63,15 @@ class FakeWork:
 
     def do_unsafe(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
         raise CheckpointUnsafe("the file would run code")
+
+    def do_large(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        raise InputTooLarge("use 448x448")
+
+    def do_unsuited(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        raise DeviceUnsuited("no such mode here")
+
+    def do_busy(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        raise DeviceBusy("try again")
 
     def do_memory(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
         raise MemoryError

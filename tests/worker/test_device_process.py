@@ -87,6 +87,9 @@ def test_prints_cannot_forge_or_break_an_answer(process: DeviceProcess) -> None:
     [
         ("unsafe", "CHECKPOINT_UNSAFE", False),
         ("memory", "DEVICE_OUT_OF_MEMORY", True),
+        ("large", "DEVICE_OUT_OF_MEMORY", False),
+        ("unsuited", "DEVICE_UNAVAILABLE", False),
+        ("busy", "DEVICE_UNAVAILABLE", True),
         ("bug", "INTERNAL", True),
         ("nan", "INTERNAL", True),
         ("segfault", "DEVICE_PROCESS_DIED", True),
