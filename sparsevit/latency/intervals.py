@@ -7,12 +7,14 @@ timings have long upper tails. Importable without torch.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 Interval = tuple[float, float]
 
+STRETCHES = 8
 QUARTERS = 4
 DEALS = 200
 FEWEST_FOR_HALVES = 4
@@ -31,20 +33,30 @@ def median_interval(samples: ArrayLike) -> Interval:
     return float(ascending[skipped]), float(ascending[-1 - skipped])
 
 
-def widened(interval: Interval, width: float) -> Interval:
-    """The interval, or one of at least `width` around the same middle."""
+def widened(interval: Interval, margin: float) -> Interval:
+    """The interval, longer by `margin` at both ends."""
     low, high = interval
-    margin = max(0.0, (width - (high - low)) / 2)
     return low - margin, high + margin
 
 
 def noise_floor(samples: ArrayLike) -> float:
-    """How far apart two measurements of one thing come out, as a share of the median: the mean
-    distance of the medians of two halves, dealt many times. 0 for fewer than 4 samples."""
+    """How far apart two measurements of one thing come out, as a share of the median.
+
+    The samples are cut into up to eight stretches of neighbours; the mean distance of the medians of
+    two halves, over every way to share the stretches out. Stretches rather than single samples:
+    a machine that is slower for a while is slower for one half, as it would be for one of two
+    measurements. 0 for fewer than 4 samples.
+    """
     values = np.asarray(samples, np.float64)
     if len(values) < FEWEST_FOR_HALVES:
         return 0.0
-    return float(_dealt_spread(values, 2).mean() / np.median(values))
+    parts = min(STRETCHES, len(values) // 2 * 2)
+    part = np.arange(len(values)) * parts // len(values)
+    apart = [
+        abs(np.median(values[mine]) - np.median(values[~mine]))
+        for mine in (np.isin(part, one) for one in _halves(parts))
+    ]
+    return float(np.mean(apart) / np.median(values))
 
 
 def drift(samples: ArrayLike) -> float:
@@ -71,6 +83,12 @@ def _dealt_spread(values: np.ndarray, parts: int) -> np.ndarray:
     # A fixed seed: the same samples must give the same verdict.
     dealt = np.random.default_rng(0).permuted(np.repeat(runs, DEALS, axis=0), axis=2)
     return np.ptp(np.median(dealt, axis=1), axis=1)
+
+
+@lru_cache
+def _halves(parts: int) -> list[tuple[int, ...]]:
+    """Every way to take half of the parts, the first one always among them."""
+    return [(0, *rest) for rest in combinations(range(1, parts), parts // 2 - 1)]
 
 
 @lru_cache(maxsize=4096)

@@ -12,8 +12,9 @@ from sparsevit.latency.intervals import Interval
 class Measurement:
     """One latency. Milliseconds, except for the shares and ratios.
 
-    p50, p90, p99: of the samples. interval: 99% confidence interval of the median, never narrower
-    than the noise floor. converged: whether it became as narrow as was asked for in the time given.
+    p50, p90, p99: of the samples. interval: 99% confidence interval of the median, longer by the
+    noise floor at both ends. converged: whether the median's own interval became as narrow as was asked
+    for in the time given.
     noise_floor: how far apart two measurements of one thing come out, as a share of its median.
     drift: how far the reference moved meanwhile, beyond chance, as a share. set_aside: share of the
     samples that other work made useless. disturbed: the reference moved by more than 2%, or most
