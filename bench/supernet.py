@@ -113,12 +113,14 @@ def metric_table(
     """Digit mIoU in percent at every ratio, on each kind of background and on all canvases."""
     genes = [(level,) * sum(model.backbone.config.pairs) for level in LEVELS]
     states = {
-        name: [metrics.merge(s) for s in evaluate(model, genes, score, data, indices)]
+        name: [metrics.merge(s, model.metric) for s in evaluate(model, genes, score, data, indices)]
         for name, indices in (
             (name, range(parity, len(data), 2)) for name, parity in BACKGROUNDS.items()
         )
     }
-    states["all"] = [metrics.merge(pair) for pair in zip(*states.values(), strict=True)]
+    states["all"] = [
+        metrics.merge(pair, model.metric) for pair in zip(*states.values(), strict=True)
+    ]
     return {
         name: [100 * metrics.value(state, model.metric) for state in rows]
         for name, rows in states.items()

@@ -211,7 +211,7 @@ def _open(
     if (height is None) != (width is None):
         raise typer.BadParameter("give --height and --width together, or neither")
     model = load_model(checkpoint, device)
-    data = open_training({"path": dataset, "train_split": train_split}, len(model.class_names))
+    data = open_training({"path": dataset, "train_split": train_split}, model)
     return model, data if height is None else Resized(data, (height, width))
 
 

@@ -9,6 +9,7 @@ candidates one by one at the same batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,13 +39,13 @@ def evaluate(
     weight = next(model.parameters())
     states: list[list[State]] = [[] for _ in candidates]
     done = 0
-    for images, labels in batches(dataset, indices, batch):
+    for images, targets in batches(dataset, indices, batch):
         x = model.preprocess(images).to(weight.device, weight.dtype)
         for members, outputs in run_trie(model, candidates, get_score(score), x):
-            state = merge(model.states(outputs.float(), labels))
+            state = merge(model.states(outputs, targets), model.metric)
             for member in members:
                 states[member].append(state)
-        done += len(labels)
+        done += len(targets)
         if progress is not None:
             progress(done, len(indices))
     return states
@@ -52,7 +53,7 @@ def evaluate(
 
 def run_trie(
     model: TaskModel, candidates: Sequence[Genes], score: WindowScore, images_BCHW: Tensor
-) -> Iterator[tuple[list[int], Tensor]]:
+) -> Iterator[tuple[list[int], Any]]:
     """Yields (indices of equal candidates, the model's outputs), candidate by distinct candidate."""
     x = model.backbone.patch_embed(images_BCHW)
     yield from _Walk(model, candidates, score).stage(0, 0, x, list(range(len(candidates))), [])
@@ -65,7 +66,7 @@ class _Walk:
 
     def stage(
         self, stage: int, first: int, x: Tensor, members: list[int], features: list[Tensor]
-    ) -> Iterator[tuple[list[int], Tensor]]:
+    ) -> Iterator[tuple[list[int], Any]]:
         """Every member from the input of `stage` on; `first` is the gene of its first pair."""
         genes = [self.candidates[m][first : first + self.pairs[stage]] for m in members]
         score = self.score if any(map(any, genes)) else None
@@ -81,7 +82,7 @@ class _Walk:
         score: WindowScore | None,
         members: list[int],
         features: list[Tensor],
-    ) -> Iterator[tuple[list[int], Tensor]]:
+    ) -> Iterator[tuple[list[int], Any]]:
         if pair == self.pairs[stage]:
             yield from self.leave(stage, first, state, members, features)
             return
@@ -100,7 +101,7 @@ class _Walk:
         state: StageState,
         members: list[int],
         features: list[Tensor],
-    ) -> Iterator[tuple[list[int], Tensor]]:
+    ) -> Iterator[tuple[list[int], Any]]:
         backbone = self.model.backbone
         self.check(stage, first, state, members)
         x = backbone.layers[stage].leave(state)

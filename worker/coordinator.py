@@ -168,7 +168,7 @@ def _score_generation(rows: JobRows) -> Decision:
     metric = rows.inspection["metric"]
     scores = {
         row.id: metrics.value(
-            metrics.merge([result["states"][row.position] for result in results]), metric
+            metrics.merge([result["states"][row.position] for result in results], metric), metric
         )
         for row in pending
     }

@@ -1,28 +1,48 @@
-"""What a data set is, how it is split, and how its images become tensors."""
+"""What a data set is, and how it is split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from sparsevit.errors import ConfigError, DatasetError
+from sparsevit.errors import DatasetError
+
+Target = Any
+"""What a task learns of an image: a class index, a label map uint8 [h, w], boxes, ..."""
+Sample = tuple[np.ndarray, Target]
 
 
 class Dataset(Protocol):
-    """Images with dense labels, read one at a time; reading is deterministic.
+    """Images with targets, read one at a time; reading is deterministic.
 
-    sample(i) -> (image uint8 [H, W, 3] RGB, labels uint8 [h, w]); labels may be coarser than the image.
+    sample(i) -> (image uint8 [H, W, 3] RGB, target). files(i): what it is read from, the image
+    first, then annotations of its own; empty where it is not read from files.
     """
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def sample(self, index: int) -> Sample: ...
+
+    def files(self, index: int) -> tuple[Path, ...]: ...
+
+
+class Reader(Dataset, Protocol):
+    """One split of a data set in folders, in a layout that other tools know too.
+
+    layout: what is expected where, for messages. Raises DatasetError, naming the file and the reason.
+    """
+
+    layout: ClassVar[str]
+
+    def __init__(self, root: Path, split: str, class_names: Sequence[str]) -> None: ...
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether the folder looks like this layout."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +55,11 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, index: int) -> Sample:
         return self.dataset.sample(self.indices[index])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self.dataset.files(self.indices[index])
 
 
 @dataclass(frozen=True)
@@ -88,67 +111,14 @@ class Resized:
         large = Image.fromarray(image).resize((width, height), Image.BILINEAR)
         return np.asarray(large).copy(), np.asarray(small).copy()
 
-
-@dataclass(frozen=True)
-class Preprocess:
-    """From 8-bit RGB to what the network was trained on: resize, then (x / 255 - mean) / std.
-
-    resize: (height, width) in pixels that every image is brought to, or None to leave it.
-    channels: the order the network expects, "rgb" or "bgr"; mean and std are in that order.
-    """
-
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    resize: tuple[int, int] | None = None
-    channels: str = "rgb"
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ConfigError("preprocess needs three means and three positive deviations.")
-        if self.channels not in ("rgb", "bgr"):
-            raise ConfigError(f"preprocess.channels is {self.channels!r}; it is rgb or bgr.")
-
-    def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
-        """uint8 images [H, W, 3] to one fp32 tensor [B, 3, H, W]."""
-        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
-        return torch.stack([self._one(image).sub_(mean).div_(std) for image in images])
-
-    def _one(self, image: np.ndarray) -> Tensor:
-        x = torch.from_numpy(image).permute(2, 0, 1).float().div_(255.0)
-        if self.channels == "bgr":
-            x = x.flip(0)
-        if self.resize is None or tuple(x.shape[-2:]) == self.resize:
-            return x
-        return F.interpolate(
-            x[None], self.resize, mode="bilinear", align_corners=False, antialias=True
-        )[0]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "resize": list(self.resize) if self.resize else None,
-            "interpolation": "bilinear",
-            "channels": self.channels,
-        }
-
-    def updated(self, document: Mapping[str, Any] | None) -> Preprocess:
-        """This preprocessing with the given fields of `to_dict` replaced; None leaves a field."""
-        given = {
-            k: v for k, v in (document or {}).items() if k != "interpolation" and v is not None
-        }
-        try:
-            return replace(
-                self, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            )
-        except TypeError as error:
-            raise ConfigError(f"preprocess: {error}") from error
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self.dataset.files(index)
 
 
 def batches(
     dataset: Dataset, indices: Sequence[int], size: int
-) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
-    """(images, labels) of the given indices, `size` at a time."""
+) -> Iterator[tuple[list[np.ndarray], list[Target]]]:
+    """(images, targets) of the given indices, `size` at a time."""
     for start in range(0, len(indices), size):
         samples = [dataset.sample(i) for i in indices[start : start + size]]
         yield [s[0] for s in samples], [s[1] for s in samples]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,8 +52,6 @@ def _glyphs() -> tuple[np.ndarray, np.ndarray]:
 @lru_cache(maxsize=4)
 def _photographs(split: str) -> tuple[np.ndarray, ...]:
     """The split's vertical band of every photograph: fp32 [h, w, 3] in [0, 1]."""
-    from pathlib import Path
-
     import skimage
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -91,6 +90,9 @@ class DigitCanvases:
         canvas += 0.04 * rng.standard_normal(canvas.shape, dtype=np.float32)
         pooled = labels.reshape(self.size // LABEL_STRIDE, LABEL_STRIDE, -1, LABEL_STRIDE)
         return (canvas.clip(0, 1) * 255).astype(np.uint8), pooled.max(axis=(1, 3))
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return ()
 
     def foreground(self, index: int) -> np.ndarray:
         """bool [size/4, size/4]: where a digit is."""

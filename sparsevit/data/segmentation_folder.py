@@ -6,17 +6,17 @@ pixel; 255 is ignored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from sparsevit.data.images import SUFFIXES, read_image, read_labels
 from sparsevit.errors import DatasetError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-FORMATS = ("JPEG", "PNG")
-MAX_PIXELS = 64_000_000
 IGNORED = 255
 
 
@@ -24,9 +24,15 @@ IGNORED = 255
 class SegmentationFolder:
     """One split of a folder of images and label images; read one at a time, in order of name."""
 
+    layout: ClassVar[str] = "images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png"
+
     root: Path
     split: str
-    classes: int
+    class_names: Sequence[str]
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        return (root / "images").is_dir() and (root / "annotations").is_dir()
 
     def __post_init__(self) -> None:
         # One plain name: a split must not lead out of `images` and `annotations`.
@@ -44,10 +50,10 @@ class SegmentationFolder:
                     f"there is no folder {folder}: expected images/{self.split}/NAME.jpg and "
                     f"annotations/{self.split}/NAME.png under {self.root}."
                 )
-        files = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(p for p in images.iterdir() if p.suffix.lower() in SUFFIXES)
         pairs = tuple((image, annotations / f"{image.stem}.png") for image in files)
         if not pairs:
-            raise DatasetError(f"{images} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+            raise DatasetError(f"{images} holds no image ({', '.join(SUFFIXES)}).")
         for pair in pairs:
             self._check_file(*pair)
         return pairs
@@ -65,38 +71,20 @@ class SegmentationFolder:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self.pairs[index]
+
     def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image_path, annotation_path = self.pairs[index]
-        image = _read(image_path, "RGB")
-        labels = _read(annotation_path, None)
-        if labels.ndim != 2 or labels.dtype != np.uint8:
-            raise DatasetError(
-                f"{annotation_path} must hold one 8-bit class index per pixel, "
-                f"it is {labels.dtype} {labels.shape}."
-            )
+        image, labels = read_image(image_path), read_labels(annotation_path)
         if labels.shape != image.shape[:2]:
             raise DatasetError(
                 f"{annotation_path} is {labels.shape}, its image {image.shape[:2]}: they must match."
             )
-        wrong = np.unique(labels[(labels >= self.classes) & (labels != IGNORED)])
+        wrong = np.unique(labels[(labels >= len(self.class_names)) & (labels != IGNORED)])
         if len(wrong):
             raise DatasetError(
                 f"{annotation_path} holds the class {wrong[0]}; the model knows 0 to "
-                f"{self.classes - 1}, and {IGNORED} for ignored pixels."
+                f"{len(self.class_names) - 1}, and {IGNORED} for ignored pixels."
             )
         return image, labels
-
-
-def _read(path: Path, mode: str | None) -> np.ndarray:
-    """An image as uint8; the format and the size are checked before anything is decoded."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DatasetError(f"{path} has {image.width} x {image.height} pixels: too large.")
-            return np.array(image.convert(mode) if mode else image)
-    except DatasetError:
-        raise
-    except Exception as error:  # damaged images make decoders fail in any way (SyntaxError too)
-        raise DatasetError(f"{path} cannot be read as {' or '.join(FORMATS)}: {error}") from error

@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsevit.data.base import Dataset, Splits, Subset, hold_out
-from sparsevit.data.digits import DigitCanvases
-from sparsevit.data.segmentation_folder import SegmentationFolder
+from sparsevit.data.digits import CLASSES, DigitCanvases
 from sparsevit.errors import DatasetError
 
+if TYPE_CHECKING:
+    from sparsevit.tasks.base import TaskModel
+
+DatasetLike = str | Path | Mapping[str, Any]
+
 DIGITS = "builtin:digits"
+DIGITS_TASK = "semantic_segmentation"
 DIGITS_IMAGES = 128  # canvases of a split, where no limit is given
 DIGITS_TRAINING_IMAGES = 4096
 # The release makes the same canvases from the same indices: its version stands for their pixels.
 DIGITS_VERSION = "digits-1"
 
 DEFAULTS: dict[str, Any] = {
+    "format": None,
     "train_split": "train",
     "search_split": "val",
     "report_split": None,
@@ -27,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def dataset_spec(dataset: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def dataset_spec(dataset: DatasetLike) -> dict[str, Any]:
     """A path or a partial spec, with every default filled in."""
     given = dict(dataset) if isinstance(dataset, Mapping) else {"path": str(dataset)}
     unknown = given.keys() - DEFAULTS.keys() - {"path"}
@@ -38,42 +44,44 @@ def dataset_spec(dataset: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return DEFAULTS | given
 
 
-def open_training(dataset: str | Path | Mapping[str, Any], classes: int) -> Dataset:
-    """The training split."""
+def open_training(dataset: DatasetLike, task: TaskModel) -> Dataset:
+    """The training split, as the task reads it."""
     spec = dataset_spec(dataset)
     if spec["path"] == DIGITS:
+        _check_digits(task)
         return DigitCanvases("train", DIGITS_TRAINING_IMAGES, seed=2)
-    return SegmentationFolder(Path(spec["path"]), spec["train_split"], classes)
+    if spec["train_split"] in (spec["search_split"], spec["report_split"]):
+        raise DatasetError(
+            f"the split {spec['train_split']!r} is searched or reported on: train on another one."
+        )
+    training = _open(spec, spec["train_split"], task)
+    splits = open_splits(spec, task)
+    _check_apart(training, splits.search, "training", "search")
+    _check_apart(training, splits.report, "training", "report")
+    return training
 
 
-def open_splits(dataset: str | Path | Mapping[str, Any], classes: int) -> Splits:
+def open_splits(dataset: DatasetLike, task: TaskModel) -> Splits:
     """The search and the report split; without a named report split a part is held out."""
     spec = dataset_spec(dataset)
     if spec["path"] == DIGITS:
-        if spec["search_split"] not in ("val", "search") or spec["report_split"] not in (
-            None,
-            "report",
-        ):
-            raise DatasetError(f"{DIGITS} has its own search and report splits: name none.")
-        count = spec["limit"] or DIGITS_IMAGES
-        search, report = DigitCanvases("search", count), DigitCanvases("report", count)
-        return Splits(search, report, "search", "report")
-    search_set = _limited(
-        SegmentationFolder(Path(spec["path"]), spec["search_split"], classes), spec["limit"]
-    )
+        _check_digits(task)
+        return _digits_splits(spec)
+    search = _limited(_open(spec, spec["search_split"], task), spec["limit"])
     if spec["report_split"] is None:
-        if len(search_set) < 2:
+        if len(search) < 2:
             raise DatasetError(
                 "a search needs at least two images: one is held out for the report."
             )
-        return hold_out(search_set, spec["search_split"], spec["holdout"])
+        return hold_out(search, spec["search_split"], spec["holdout"])
     if spec["report_split"] == spec["search_split"]:
         raise DatasetError("report_split must differ from search_split, or be left out.")
-    report_set = SegmentationFolder(Path(spec["path"]), spec["report_split"], classes)
-    return Splits(search_set, report_set, spec["search_split"], spec["report_split"])
+    report = _open(spec, spec["report_split"], task)
+    _check_apart(search, report, "search", "report")
+    return Splits(search, report, spec["search_split"], spec["report_split"])
 
 
-def dataset_sha256(dataset: str | Path | Mapping[str, Any], classes: int) -> str:
+def dataset_sha256(dataset: DatasetLike, task: TaskModel) -> str:
     """Hash over annotation contents and the sorted (path, size, mtime) of every file used."""
     spec = dataset_spec(dataset)
     digest = hashlib.sha256()
@@ -82,13 +90,68 @@ def dataset_sha256(dataset: str | Path | Mapping[str, Any], classes: int) -> str
         return digest.hexdigest()
     root = Path(spec["path"])
     for split in sorted({spec["search_split"], spec["report_split"]} - {None}):
-        for image, annotation in SegmentationFolder(root, split, classes).pairs:
-            for path in (image, annotation):
+        read = _open(spec, split, task)
+        for index in range(len(read)):
+            image, *annotations = read.files(index)
+            for path in (image, *annotations):
                 facts = path.stat()
                 name = path.relative_to(root)
                 digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-            digest.update(annotation.read_bytes())
+            for path in annotations:
+                digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _open(spec: Mapping[str, Any], split: str, task: TaskModel) -> Dataset:
+    """One split by the reader of the named format, or by the first that knows the folder."""
+    root, readers = Path(spec["path"]), task.readers
+    if not root.is_dir():
+        raise DatasetError(f"there is no folder {root}.")
+    name = spec["format"]
+    if name is None:
+        name = next((n for n, reader in readers.items() if reader.recognises(root)), None)
+    if name not in readers:
+        known = "; ".join(f"{n}: {reader.layout}" for n, reader in readers.items())
+        asked = "" if spec["format"] is None else f" by the format {spec['format']!r}"
+        raise DatasetError(
+            f"{root} cannot be read{asked} for {task.task}. Formats and their layouts: {known}."
+        )
+    return readers[name](root, split, task.class_names)
+
+
+def _check_apart(one: Dataset, other: Dataset, first: str, second: str) -> None:
+    """No image may be in two splits: a metric would be of images that the model was fitted to."""
+    seen = {_identity(one.files(index)[0]) for index in range(len(one))}
+    for index in range(len(other)):
+        image = other.files(index)[0]
+        if _identity(image) in seen:
+            raise DatasetError(f"{image} is both in the {first} and in the {second} split.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Whatever its name: links to one file are one image."""
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino
+
+
+def _check_digits(task: TaskModel) -> None:
+    if task.task != DIGITS_TASK or len(task.class_names) != len(CLASSES):
+        raise DatasetError(
+            f"{DIGITS} is for {DIGITS_TASK} with {len(CLASSES)} classes; the model is for {task.task} "
+            f"with {len(task.class_names)}."
+        )
+
+
+def _digits_splits(spec: Mapping[str, Any]) -> Splits:
+    if spec["search_split"] not in ("val", "search") or spec["report_split"] not in (
+        None,
+        "report",
+    ):
+        raise DatasetError(f"{DIGITS} has its own search and report splits: name none.")
+    count = spec["limit"] or DIGITS_IMAGES
+    return Splits(
+        DigitCanvases("search", count), DigitCanvases("report", count), "search", "report"
+    )
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 import sparsevit
 from sparsevit import metrics
-from sparsevit.data.base import Dataset, Preprocess, Splits, shard_indices
+from sparsevit.data.base import Dataset, Splits, shard_indices
+from sparsevit.data.preprocess import Preprocess
 from sparsevit.data.sources import dataset_sha256, open_splits
 from sparsevit.errors import CheckpointMismatch, DeviceOutOfMemory, InputTooLarge
 from sparsevit.evaluate import evaluate
@@ -81,8 +82,7 @@ class Session:
             )
         self.dataset = dataset
         self.score = get_score(score or model.adapted or DEFAULT_SCORE).name
-        self.classes = len(model.class_names)
-        self.splits: Splits = open_splits(dataset, self.classes)
+        self.splits: Splits = open_splits(dataset, model)
         shown = self.splits.search.sample(0)[0].shape[:2]
         self.input = fill_input(input or {}, shown, self.device)
         size = (self.input["height"], self.input["width"])
@@ -110,6 +110,10 @@ class Session:
     def device_facts(self) -> dict[str, Any]:
         return device_facts(self.device)
 
+    def dataset_sha256(self) -> str:
+        """Hash of the data set as it is now."""
+        return dataset_sha256(self.dataset, self.model)
+
     def sparsity(self, genes: Genes) -> SparsityConfig:
         return SparsityConfig.from_genes(genes, self.pairs, self.score)
 
@@ -133,7 +137,7 @@ class Session:
             "architecture": self.model.backbone.config.to_dict() | {"pairs": list(self.pairs)},
             "task": self.model.task,
             "checkpoint_sha256": self.model.weights_sha256,
-            "dataset_sha256": dataset_sha256(self.dataset, self.classes),
+            "dataset_sha256": self.dataset_sha256(),
             "input": self.input,
             "preprocess": self.preprocess.to_dict(),
             "score": self.score,
@@ -152,7 +156,7 @@ class Session:
         """`count` real images of the search split, preprocessed, on the device."""
         total = len(self.splits.search)
         images = [self.splits.search.sample(i % total)[0] for i in range(count)]
-        return self.preprocess(images).to(self.device, PRECISIONS[self.input["precision"]])
+        return self.preprocess(images)[:count].to(self.device, PRECISIONS[self.input["precision"]])
 
     def calibrate(self, progress: Progress | None = None) -> dict[str, Any]:
         """{"map": LatencyMap document, "receipt": ...}: the latency of every block pair here.
@@ -223,7 +227,7 @@ class Session:
         start = time.perf_counter()
         indices = shard_indices(len(self.splits.search), shard, shards)
         states = self.states(self.splits.search, candidates, indices, progress)
-        merged = [metrics.merge(batches) for batches in states]
+        merged = [metrics.merge(batches, self.model.metric) for batches in states]
         return {"states": merged, "seconds": time.perf_counter() - start}
 
     def states(

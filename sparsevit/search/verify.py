@@ -151,7 +151,7 @@ class Verification:
         states = self.session.states(dataset, candidates, range(len(dataset)))
         return {
             tuple(genes): Scores(
-                metrics.value(metrics.merge(folds), metric), metrics.interval(folds, metric)
+                metrics.value(metrics.merge(folds, metric), metric), metrics.interval(folds, metric)
             )
             for genes, folds in zip(candidates, states, strict=True)
         }

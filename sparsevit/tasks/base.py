@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
-import numpy as np
 from torch import Tensor, nn
 
-from sparsevit.data.base import Preprocess
+from sparsevit.data.base import Reader, Target
+from sparsevit.data.preprocess import Preprocess
 from sparsevit.deploy import DeployConfig
 from sparsevit.errors import ConfigError
 from sparsevit.metrics import State
@@ -18,14 +18,20 @@ from sparsevit.swin.model import SparseSwin
 
 
 class TaskModel(nn.Module, ABC):
-    """A SparseSwin backbone with the head of one task.
+    """A SparseSwin backbone with the head of one task: one subclass, in one file, is one task.
 
-    forward(images [B, 3, H, W], preprocessed) -> the head's outputs. Dense until `set_sparsity`.
+    forward(images [B, 3, H, W], preprocessed) -> the head's outputs, whatever they are. The head takes
+    the backbone's feature maps, a list of [B, C, h, w]. Dense until `set_sparsity`.
+    task: its name in requests and files. readers: format name -> reader of data sets on disk; where
+    a request names no format the first that recognises the folder reads it.
+    class_names: what the model tells apart, in the order of its outputs.
     weights_sha256: hash of the file the weights came from; None for weights made in memory.
     adapted: whether the weights went through sparsity-aware adaptation, and with which score.
     """
 
-    task: str
+    task: ClassVar[str]
+    readers: ClassVar[Mapping[str, type[Reader]]]
+    class_names: Sequence[str]
 
     def __init__(self, backbone: SparseSwin, head: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
@@ -33,7 +39,7 @@ class TaskModel(nn.Module, ABC):
         self.weights_sha256: str | None = None
         self.adapted: str | None = None
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
+    def forward(self, images_BCHW: Tensor) -> Any:
         return self.head(self.backbone(images_BCHW))
 
     def set_sparsity(self, config: SparsityConfig | DeployConfig) -> None:
@@ -59,16 +65,26 @@ class TaskModel(nn.Module, ABC):
     @property
     @abstractmethod
     def metric(self) -> dict[str, Any]:
-        """How states become one number; see sparsevit.metrics.value."""
+        """How states become one number; see sparsevit.metrics."""
 
     @abstractmethod
-    def loss(self, images_BCHW: Tensor, labels: Tensor) -> Tensor:
-        """Training loss of a batch."""
+    def loss(self, images_BCHW: Tensor, targets: Sequence[Target]) -> Tensor:
+        """Training loss of a batch; targets as the data set gives them, one an image."""
 
     @abstractmethod
-    def states(self, outputs: Tensor, labels: Sequence[np.ndarray]) -> list[State]:
-        """One metric state per image."""
+    def states(self, outputs: Any, targets: Sequence[Target]) -> list[State]:
+        """One metric state per image. outputs: of as many crops as `preprocess` made of the images."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The head's part of a checkpoint's metadata; `sparsevit.tasks.files` rebuilds it."""
+        """The head's part of a checkpoint's metadata, JSON; `from_description` rebuilds it."""
+
+    @classmethod
+    @abstractmethod
+    def from_description(
+        cls, backbone: SparseSwin, document: dict[str, Any], preprocess: Preprocess
+    ) -> Self:
+        """The model that `describe` described, with fresh weights.
+
+        Raises ConfigError, or what a wrong document makes Python raise, for one that makes no sense.
+        """

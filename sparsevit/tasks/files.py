@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sparsevit.data.base import Preprocess
+from sparsevit.data.preprocess import Preprocess
 from sparsevit.errors import CheckpointMismatch, ConfigError
 from sparsevit.swin.checkpoints.fitting import check_fit
 from sparsevit.swin.checkpoints.reading import read_tensors
@@ -18,10 +18,9 @@ from sparsevit.swin.checkpoints.writing import write_whole
 from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel
-from sparsevit.tasks.semantic import SegmentationModel
+from sparsevit.tasks.registry import task_class
 
 FORMAT = "sparsevit-1"
-TASKS = {SegmentationModel.task: SegmentationModel}
 BUILTIN = {"builtin:digits": Path(__file__).parents[1] / "data" / "digits-supernet.safetensors"}
 
 
@@ -88,7 +87,7 @@ def _build(metadata: dict[str, str], name: str) -> TaskModel:
             for key in ("architecture", "head", "preprocess", "adapted")
         }
         config = SwinConfig.from_dict(parts["architecture"])
-        task = TASKS[parts["head"]["task"]]
+        task = task_class(parts["head"]["task"])
         preprocess = _preprocess(parts["preprocess"])
         model = task.from_description(SparseSwin(config), parts["head"], preprocess)
     except (

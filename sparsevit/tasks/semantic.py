@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsevit.data.base import Preprocess
+from sparsevit.data.base import Reader
+from sparsevit.data.preprocess import Preprocess
+from sparsevit.data.segmentation_folder import SegmentationFolder
 from sparsevit.errors import ConfigError
-from sparsevit.metrics import State, confusion
+from sparsevit.metrics import State
+from sparsevit.metrics.mean_iou import counts
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel
 
@@ -52,6 +55,7 @@ class SegmentationModel(TaskModel):
     """
 
     task = "semantic_segmentation"
+    readers: ClassVar[Mapping[str, type[Reader]]] = {"folder": SegmentationFolder}
 
     def __init__(
         self,
@@ -77,8 +81,9 @@ class SegmentationModel(TaskModel):
         counted = [c for c in range(len(self.class_names)) if c != self.background]
         return {"name": self.metric_name, "kind": "mean_iou", "classes": counted}
 
-    def loss(self, images_BCHW: Tensor, labels_BHW: Tensor) -> Tensor:
+    def loss(self, images_BCHW: Tensor, targets: Sequence[np.ndarray]) -> Tensor:
         """Mean cross entropy over the pixels that count; zero where no pixel of the batch does."""
+        labels_BHW = torch.from_numpy(np.stack(targets)).to(images_BCHW.device)
         logits = _resize(self(images_BCHW), labels_BHW.shape[-2:])
         weight = torch.ones(len(self.class_names), device=logits.device)
         if self.background is not None:
@@ -89,12 +94,11 @@ class SegmentationModel(TaskModel):
             logits.float(), labels_BHW.long(), weight=weight, ignore_index=IGNORED_LABEL
         )
 
-    def states(self, outputs: Tensor, labels: Sequence[np.ndarray]) -> list[State]:
-        classes = len(self.class_names)
+    def states(self, outputs: Tensor, targets: Sequence[np.ndarray]) -> list[State]:
         states = []
-        for logits_CHW, label in zip(outputs, labels, strict=True):
+        for logits_CHW, label in zip(outputs.float(), targets, strict=True):
             predicted = _resize(logits_CHW[None], label.shape).argmax(1)[0].cpu().numpy()
-            states.append(confusion(label, predicted, classes))
+            states.append(counts(label, predicted, len(self.class_names)))
         return states
 
     def describe(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 
-from sparsevit.data.base import Preprocess
 from sparsevit.data.digits import CLASSES, DigitCanvases
+from sparsevit.data.preprocess import Preprocess
 from sparsevit.sparsity.config import DEFAULT_SCORE
 from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin

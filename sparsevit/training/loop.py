@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsevit.data.base import Dataset, batches
+from sparsevit.data.base import Dataset, Target, batches
 from sparsevit.errors import ConfigError, DatasetError
 from sparsevit.tasks.base import TaskModel
 
@@ -55,13 +55,12 @@ def train(
     )
     recent = 0.0
     model.train()
-    for step, (images, labels) in enumerate(_stream(dataset, schedule)):
+    for step, (images, targets) in enumerate(_stream(dataset, schedule)):
         if before_step is not None:
             before_step(step)
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
-        x, y = _tensors(model, images, labels)
-        loss = model.loss(x.to(device), y.to(device))
+        loss = model.loss(_tensor(model, images).to(device), targets)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         value = loss.item()
@@ -78,20 +77,18 @@ def train(
     model.eval()
 
 
-def _tensors(
-    model: TaskModel, images: list[np.ndarray], labels: list[np.ndarray]
-) -> tuple[Tensor, Tensor]:
-    if len({a.shape for a in images}) > 1 or len({a.shape for a in labels}) > 1:
+def _tensor(model: TaskModel, images: list[np.ndarray]) -> Tensor:
+    if len({image.shape for image in images}) > 1:
         raise DatasetError(
             "the images differ in size, and a batch needs one: give a height and a width "
             "(sparsevit.data.base.Resized; --height and --width on the command line)."
         )
-    return model.preprocess(images), torch.from_numpy(np.stack(labels))
+    return model.preprocess(images)
 
 
 def _stream(
     dataset: Dataset, schedule: Schedule
-) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
+) -> Iterator[tuple[list[np.ndarray], list[Target]]]:
     """`steps` batches in an order drawn from the seed, one batch read ahead of the training."""
     rng = np.random.default_rng(schedule.seed)
     needed = schedule.steps * schedule.batch

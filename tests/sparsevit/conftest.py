@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsevit.data.base import Preprocess
 from sparsevit.data.digits import CLASSES
+from sparsevit.data.preprocess import Preprocess
 from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.semantic import SegmentationModel

@@ -44,6 +44,6 @@ def test_shards_of_images_merge_to_the_whole(tiny_model) -> None:
         for indices in (range(4), range(4, 6))
     ]
     for candidate in (0, 1):
-        merged = merge([*parts[0][candidate], *parts[1][candidate]])
-        assert merged == merge(whole[candidate])
+        merged = merge([*parts[0][candidate], *parts[1][candidate]], tiny_model.metric)
+        assert merged == merge(whole[candidate], tiny_model.metric)
     assert len(whole[0]) == 3

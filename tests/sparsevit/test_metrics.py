@@ -1,44 +1,105 @@
+"""Metric states: against their definitions, and merged in any order."""
+
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
 from sparsevit import metrics
+from sparsevit.errors import ConfigError
+from sparsevit.metrics.accuracy import hits
+from sparsevit.metrics.mean_iou import counts
 
-METRIC = {"name": "miou", "kind": "mean_iou", "classes": [1, 2]}
+IOU = {"name": "miou", "kind": "mean_iou", "classes": [1, 2]}
+TOP1 = {"name": "top1", "kind": "accuracy", "top": 1}
 
 
 def test_mean_iou_by_hand() -> None:
     labels = np.array([0, 0, 1, 1, 1, 2])
     predicted = np.array([0, 1, 1, 1, 2, 2])
-    state = metrics.confusion(labels, predicted, 3)
+    state = counts(labels, predicted, 3)
     # class 1: 2 hits of 4 in the union; class 2: 1 of 2.
-    assert metrics.value(state, METRIC) == pytest.approx((2 / 4 + 1 / 2) / 2)
+    assert metrics.value(state, IOU) == pytest.approx((2 / 4 + 1 / 2) / 2)
+    assert metrics.details(state, IOU) == {"pixel_accuracy": pytest.approx(4 / 6)}
+
+
+def test_mean_iou_is_that_of_the_confusion_matrix() -> None:
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 7, (2, 5, 30, 40), dtype=np.uint8)
+    labels[labels == 6] = 255  # a class that only predictions have
+    matrix = np.zeros((7, 7))
+    for label, prediction in zip(labels.flat, predicted.flat, strict=True):
+        if label < 7:
+            matrix[label, prediction] += 1
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    expected = (np.diag(matrix) / union).mean()
+    spec = {"kind": "mean_iou", "classes": list(range(7))}
+    assert metrics.value(counts(labels, predicted, 7), spec) == pytest.approx(expected, rel=1e-12)
 
 
 def test_ignored_labels_do_not_count() -> None:
-    state = metrics.confusion(np.array([1, 255]), np.array([1, 2]), 3)
-    assert metrics.value(state, METRIC) == 1.0
+    state = counts(np.array([1, 255]), np.array([1, 2]), 3)
+    assert metrics.value(state, IOU) == 1.0
+
+
+def test_nothing_counted_is_zero() -> None:
+    empty = counts(np.array([255]), np.array([1]), 3)
+    assert metrics.value(empty, IOU) == 0.0
+    assert metrics.details(empty, IOU) == {"pixel_accuracy": 0.0}
+    assert metrics.value([0, 0, 0], TOP1) == 0.0
+    assert metrics.interval([[0, 0, 0]], TOP1) == (0.0, 1.0)
 
 
 def test_shards_merge_in_any_order_to_the_whole() -> None:
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 3, (2, 400))
-    whole = metrics.confusion(labels, predicted, 3)
-    shards = [metrics.confusion(labels[i::7], predicted[i::7], 3) for i in range(7)]
-    assert metrics.merge(shards) == metrics.merge(shards[::-1]) == whole
+    whole = counts(labels, predicted, 3)
+    shards = [counts(labels[i::7], predicted[i::7], 3) for i in range(7)]
+    assert metrics.merge(shards, IOU) == metrics.merge(shards[::-1], IOU) == whole
 
 
 def test_jackknife_of_a_mean_is_its_standard_error() -> None:
     """With equal unions per group mIoU is a mean over groups, whose standard error is known."""
-    hits = np.array([3, 5, 7, 9, 6, 4])
-    states = [[[0, 0], [10 - h, h]] for h in hits.tolist()]
-    metric = {"kind": "mean_iou", "classes": [1]}
-    low, high = metrics.interval(states, metric)
-    error = np.std(hits / 10, ddof=1) / np.sqrt(len(hits))
-    assert (low + high) / 2 == pytest.approx(np.mean(hits / 10))
+    right = np.array([3, 5, 7, 9, 6, 4])
+    states = [[[0, r], [0, 10], [10 - r, r]] for r in right.tolist()]
+    low, high = metrics.interval(states, {"kind": "mean_iou", "classes": [1]})
+    error = np.std(right / 10, ddof=1) / np.sqrt(len(right))
+    assert (low + high) / 2 == pytest.approx(np.mean(right / 10))
     assert (high - low) / 2 == pytest.approx(1.96 * error)
 
 
 def test_one_group_says_nothing_about_the_spread() -> None:
-    assert metrics.interval([[[1, 0], [0, 1]]], {"classes": [1]}) == (0.0, 1.0)
+    assert metrics.interval([[[1, 1], [1, 1], [1, 1]]], IOU | {"classes": [1]}) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("label", "scores", "expected"),
+    [
+        (2, [0, 1, 9, 3, 2, 1, 1], [1, 1, 1]),
+        (4, [0, 1, 9, 3, 2, 1, 1], [0, 1, 1]),
+        (0, [0, 1, 9, 3, 2, 1, 1], [0, 0, 1]),
+        (0, [5, 5, 5, 5, 5, 5, 5], [1, 1, 1]),
+        (4, [5, 5, 5, 5, 5, 5, 5], [0, 1, 1]),
+        (5, [5, 5, 5, 5, 5, 5, 5], [0, 0, 1]),
+    ],
+)
+def test_hits_of_one_image(label: int, scores: list[int], expected: list[int]) -> None:
+    assert hits(label, np.array(scores)) == expected
+
+
+def test_accuracy_and_its_interval() -> None:
+    state = metrics.merge([[1, 1, 1], [0, 1, 1], [0, 0, 1], [1, 1, 1]], TOP1)
+    assert metrics.value(state, TOP1) == 0.5
+    assert metrics.value(state, TOP1 | {"top": 5}) == 0.75
+    assert metrics.details(state, TOP1) == {"top1": 0.5, "top5": 0.75}
+    low, high = metrics.interval([state], TOP1)
+    # Wilson's interval: where |p - 1/2| is 1.96 standard errors at p.
+    for end in (low, high):
+        assert abs(end - 0.5) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / 4))
+
+
+def test_an_unknown_kind_says_which_there_are() -> None:
+    with pytest.raises(ConfigError, match="mean_iou, accuracy"):
+        metrics.value([], {"kind": "bleu"})

@@ -94,7 +94,8 @@ def test_the_metric_of_a_downloaded_config_is_reproduced_exactly(result: SearchR
     data = session.splits.report
     states = evaluate(session.model, [genes], document["score"], data, range(len(data)))
     assert (
-        metrics.value(metrics.merge(states[0]), session.model.metric) == document["metric"]["value"]
+        metrics.value(metrics.merge(states[0], session.model.metric), session.model.metric)
+        == document["metric"]["value"]
     )
 
 

@@ -12,6 +12,17 @@ from sparsevit.data.base import Resized
 from sparsevit.data.segmentation_folder import SegmentationFolder
 from sparsevit.data.sources import dataset_sha256, dataset_spec, open_splits
 from sparsevit.errors import DatasetError
+from sparsevit.swin.config import SwinConfig
+from sparsevit.swin.model import SparseSwin
+from sparsevit.tasks.semantic import SegmentationModel
+
+NAMES = ("road", "car", "sky", "tree")
+
+
+@pytest.fixture
+def model() -> SegmentationModel:
+    backbone = SparseSwin(SwinConfig(embed_dim=8, depths=(2,), num_heads=(1,)))
+    return SegmentationModel(backbone, NAMES)
 
 
 @pytest.fixture
@@ -33,7 +44,7 @@ def annotation(folder: Path, name: str = "00.png") -> Path:
 
 
 def test_reads_images_and_labels(folder: Path) -> None:
-    data = SegmentationFolder(folder, "val", 4)
+    data = SegmentationFolder(folder, "val", NAMES)
     image, labels = data.sample(3)
     assert len(data) == 10
     assert image.shape == (20, 30, 3)
@@ -41,8 +52,10 @@ def test_reads_images_and_labels(folder: Path) -> None:
     assert labels.max() == 3
 
 
-def test_a_part_is_held_out_where_no_report_split_is_named(folder: Path) -> None:
-    splits = open_splits({"path": str(folder)}, 4)
+def test_a_part_is_held_out_where_no_report_split_is_named(
+    folder: Path, model: SegmentationModel
+) -> None:
+    splits = open_splits({"path": str(folder)}, model)
     assert (splits.search_name, splits.report_name) == ("val:search", "val:holdout")
     assert set(splits.search.indices).isdisjoint(splits.report.indices)
     assert len(splits.search) + len(splits.report) == 10
@@ -50,40 +63,42 @@ def test_a_part_is_held_out_where_no_report_split_is_named(folder: Path) -> None
 
 
 @pytest.mark.parametrize(("limit", "report"), [(2, 1), (3, 1), (5, 1), (10, 2)])
-def test_each_part_of_a_hold_out_gets_an_image(folder: Path, limit: int, report: int) -> None:
-    splits = open_splits({"path": str(folder), "limit": limit}, 4)
+def test_each_part_of_a_hold_out_gets_an_image(
+    folder: Path, model: SegmentationModel, limit: int, report: int
+) -> None:
+    splits = open_splits({"path": str(folder), "limit": limit}, model)
     assert (len(splits.search), len(splits.report)) == (limit - report, report)
 
 
-def test_one_image_cannot_be_held_out(folder: Path) -> None:
+def test_one_image_cannot_be_held_out(folder: Path, model: SegmentationModel) -> None:
     with pytest.raises(DatasetError, match="at least two images"):
-        open_splits({"path": str(folder), "limit": 1}, 4)
+        open_splits({"path": str(folder), "limit": 1}, model)
 
 
 def test_resizing_takes_labels_along(folder: Path) -> None:
-    image, labels = Resized(SegmentationFolder(folder, "val", 4), (40, 64)).sample(0)
+    image, labels = Resized(SegmentationFolder(folder, "val", NAMES), (40, 64)).sample(0)
     assert image.shape == (40, 64, 3)
     assert labels.shape == (40, 64)
     assert labels.max() <= 3
 
 
-def test_a_named_report_split_is_used_whole(folder: Path) -> None:
-    splits = open_splits({"path": str(folder), "report_split": "test"}, 4)
+def test_a_named_report_split_is_used_whole(folder: Path, model: SegmentationModel) -> None:
+    splits = open_splits({"path": str(folder), "report_split": "test"}, model)
     assert (len(splits.search), len(splits.report)) == (10, 3)
     with pytest.raises(DatasetError, match="must differ"):
-        open_splits({"path": str(folder), "report_split": "val"}, 4)
+        open_splits({"path": str(folder), "report_split": "val"}, model)
 
 
-def test_limit_takes_the_first_images(folder: Path) -> None:
-    splits = open_splits({"path": str(folder), "report_split": "test", "limit": 4}, 4)
+def test_limit_takes_the_first_images(folder: Path, model: SegmentationModel) -> None:
+    splits = open_splits({"path": str(folder), "report_split": "test", "limit": 4}, model)
     assert len(splits.search) == 4
 
 
-def test_the_hash_sees_annotations_and_files(folder: Path) -> None:
-    before = dataset_sha256(str(folder), 4)
-    assert dataset_sha256(str(folder), 4) == before
+def test_the_hash_sees_annotations_and_files(folder: Path, model: SegmentationModel) -> None:
+    before = dataset_sha256(str(folder), model)
+    assert dataset_sha256(str(folder), model) == before
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(annotation(folder))
-    assert dataset_sha256(str(folder), 4) != before
+    assert dataset_sha256(str(folder), model) != before
 
 
 def test_unknown_fields_are_refused() -> None:
@@ -152,7 +167,7 @@ def spoil_link(folder: Path) -> None:
 def test_files_that_cannot_be_used_are_named(folder: Path, spoil, says: str) -> None:
     spoil(folder)
     with pytest.raises(DatasetError, match=says):
-        SegmentationFolder(folder, "val", 4).sample(0)
+        SegmentationFolder(folder, "val", NAMES).sample(0)
 
 
 @pytest.mark.parametrize("error", [SyntaxError, struct.error, zlib.error, OverflowError, KeyError])
@@ -162,15 +177,15 @@ def test_whatever_a_decoder_raises_names_the_file(folder: Path, monkeypatch, err
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     with pytest.raises(DatasetError, match=r"00\.jpg cannot be read.*broken"):
-        SegmentationFolder(folder, "val", 4).sample(0)
+        SegmentationFolder(folder, "val", NAMES).sample(0)
 
 
 @pytest.mark.parametrize("split", ["", ".", "..", "../images/val", "val/..", "/etc", "a\\b", "\0"])
 def test_a_split_is_one_plain_name(folder: Path, split: str) -> None:
     with pytest.raises(DatasetError, match="no name of a folder"):
-        SegmentationFolder(folder, split, 4)
+        SegmentationFolder(folder, split, NAMES)
 
 
 def test_a_missing_split_says_what_is_expected(folder: Path) -> None:
     with pytest.raises(DatasetError, match=r"images/nope/NAME\.jpg"):
-        len(SegmentationFolder(folder, "nope", 4))
+        len(SegmentationFolder(folder, "nope", NAMES))

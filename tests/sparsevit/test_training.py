@@ -120,14 +120,14 @@ def test_a_batch_that_counts_nowhere_has_no_loss(tiny_model) -> None:
     assert losses == [0.0, 0.0]
     assert all(torch.equal(a, b) for a, b in zip(weights(tiny_model), before, strict=True))
     tiny_model.background_weight = 0.0
-    loss = tiny_model.loss(torch.randn(1, 3, 112, 112), torch.zeros(1, 28, 28))
+    loss = tiny_model.loss(torch.randn(1, 3, 112, 112), [np.zeros((28, 28), np.uint8)])
     assert loss.item() == 0.0
 
 
 def test_pixels_to_ignore_change_nothing(tiny_model) -> None:
-    images, labels = torch.randn(1, 3, 112, 112), torch.full((1, 28, 28), 255)
-    labels[:, :14] = 3
-    half = tiny_model.loss(images, labels)
+    images, labels = torch.randn(1, 3, 112, 112), np.full((28, 28), 255, np.uint8)
+    labels[:14] = 3
+    half = tiny_model.loss(images, [labels])
     logits = tiny_model(images)
     assert half.item() == pytest.approx(-logits.log_softmax(1)[:, 3, :14].mean().item(), rel=1e-5)
 

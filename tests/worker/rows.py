@@ -142,9 +142,10 @@ def unit(kind: UnitKind, state: UnitState = UnitState.PENDING, **changes: Any) -
 
 
 def score_state(genes: list[int], shard: int) -> list[list[int]]:
-    """A confusion matrix: the more is dropped, and the earlier, the worse."""
+    """Hits, labels and predictions of two classes: the more is dropped, and the earlier, the worse."""
     wrong = sum(level * weight for level, weight in zip(genes, (4, 3, 2, 1), strict=True))
-    return [[1000 + shard - wrong, wrong], [wrong, 1000]]
+    there = [1000 + shard, 1000 + wrong]
+    return [[1000 + shard - wrong, 1000], there, there]
 
 
 def simulated_result(unit: NewUnit | Unit) -> dict[str, Any]:

@@ -214,7 +214,7 @@ class TestSearch:
         first = [row for row in world.evaluations if row.generation == 0]
         for row in first:
             states = [rows.score_state(row.genes, shard) for shard in range(3)]
-            assert row.metric == metrics.value(metrics.merge(states), METRIC)
+            assert row.metric == metrics.value(metrics.merge(states, METRIC), METRIC)
             assert row.state == EvaluationState.DONE
         best = max(first, key=lambda row: row.metric)
         assert world.job.progress["done"] == 6

@@ -7,25 +7,25 @@ from typing import Any
 
 import pytest
 
-from sparsevit.data.sources import dataset_sha256
 from sparsevit.errors import CheckpointMismatch, DatasetError
 from sparsevit.search import steps
 from tests.worker import rows
 from worker.requests import SETTLED_BY_INSPECTION, session_arguments
 from worker.runners import RUNNERS, SessionWork
 
-DIGITS = dataset_sha256("builtin:digits", 11)
-INSPECTION = rows.INSPECTION | {"dataset_sha256": DIGITS}
+INSPECTION = rows.INSPECTION
 BUILTIN = {"checkpoint": None, "dataset": None}
 
 
 class FakeSession:
-    """Takes the arguments of a real one; its weights have the hash of `rows.INSPECTION`."""
+    """Takes the arguments of a real one; weights and data have the hashes of `rows.INSPECTION`."""
 
     def __init__(self, *, checkpoint: str, dataset: Any, device: str, **settled: Any) -> None:
         assert set(settled) == set(SETTLED_BY_INSPECTION)
-        self.dataset, self.classes = dataset, 11
         self.model = SimpleNamespace(weights_sha256="c" * 64)
+
+    def dataset_sha256(self) -> str:
+        return "d" * 64
 
 
 @pytest.fixture(autouse=True)

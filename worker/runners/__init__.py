@@ -63,7 +63,7 @@ class SessionWork:
         session = self._sessions.get(arguments)
         if request["kind"] == "measure":
             # Its document names the data set's hash: the images must still be those.
-            check_dataset(_dataset_sha256(session), arguments["inspected"])
+            check_dataset(session.dataset_sha256(), arguments["inspected"])
         result = RUNNERS[request["kind"]](session, request["payload"], report)
         if request["kind"] == "inspect":
             resolved = session_arguments(arguments, arguments["files"], result)
@@ -90,9 +90,3 @@ class SessionWork:
         session = Session(device=self._device, **named)
         check_checkpoint(session.model.weights_sha256, arguments["inspected"])
         return session
-
-
-def _dataset_sha256(session: Session) -> str:
-    from sparsevit.data.sources import dataset_sha256
-
-    return dataset_sha256(session.dataset, session.classes)

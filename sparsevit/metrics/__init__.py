@@ -1,0 +1,74 @@
+"""Mergeable metric states, in numpy alone.
+
+A state is a plain nested list of numbers, so that it travels as JSON; shards merge in any order to
+exactly the same number. How states become one is said by a spec, `TaskModel.metric`:
+{"name": shown to users, "kind": which of KINDS, ...what that kind needs}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from sparsevit.errors import ConfigError
+from sparsevit.metrics.accuracy import Accuracy
+from sparsevit.metrics.mean_iou import MeanIoU
+
+State = list[Any]
+Spec = Mapping[str, Any]
+
+ENTRY_POINTS = "sparsevit.metrics"
+
+
+class Metric(Protocol):
+    """One kind of metric. Values are in [0, 1], higher is better."""
+
+    def merge(self, states: Sequence[State]) -> State:
+        """The state of all images together, whatever the order."""
+
+    def value(self, state: State, spec: Spec) -> float:
+        """The metric of a state; 0.0 of a state in which nothing was counted."""
+
+    def interval(self, states: Sequence[State], spec: Spec) -> tuple[float, float]:
+        """95% interval of the metric of the merged states."""
+
+    def details(self, state: State, spec: Spec) -> dict[str, float]:
+        """Other numbers that users of this metric look at, by name."""
+
+
+KINDS: dict[str, Metric] = {"mean_iou": MeanIoU(), "accuracy": Accuracy()}
+
+
+def merge(states: Sequence[State], spec: Spec) -> State:
+    """The state of all images together."""
+    return _kind(spec["kind"]).merge(states)
+
+
+def value(state: State, spec: Spec) -> float:
+    """The metric of a state, in [0, 1], higher is better."""
+    return _kind(spec["kind"]).value(state, spec)
+
+
+def interval(states: Sequence[State], spec: Spec) -> tuple[float, float]:
+    """95% interval of the metric of the merged states."""
+    return _kind(spec["kind"]).interval(states, spec)
+
+
+def details(state: State, spec: Spec) -> dict[str, float]:
+    """Other numbers of the same state, by name."""
+    return _kind(spec["kind"]).details(state, spec)
+
+
+@cache
+def _kind(name: str) -> Metric:
+    """A kind of ours, or of another package's entry point `sparsevit.metrics`."""
+    if name in KINDS:
+        return KINDS[name]
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        return entry.load()()
+    raise ConfigError(
+        f"there is no kind of metric {name!r} here; it is one of {', '.join(KINDS)}, or comes with a "
+        f"package that has an entry point in {ENTRY_POINTS!r}."
+    )
