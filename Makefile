@@ -1,5 +1,6 @@
 # make demo      the whole service on this machine: one search, its results in runs/demo/
 # make test      lint, import contracts and tests: the same checks as CI
+# make parity    the dense network beside transformers', at every size and batch (about 20 minutes)
 # make bench     every benchmark (ARGS="--quick --check" is passed on)
 # make supernet  train and adapt the shipped supernet anew (about 15 minutes on 2 cores)
 # make lint      lint alone
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test bench supernet lint install
+.PHONY: help demo test parity bench supernet lint install
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -28,6 +29,9 @@ demo: $(STAMP)
 
 test: lint
 	@$(BIN)/python -m pytest -q
+
+parity: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/sparsevit/test_dense_parity.py --whole-grid
 
 bench: $(STAMP)
 	@set -e; for name in $(BENCHES); do echo "== bench.$$name"; \

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 TEST_REDIS_DATABASE = 15
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--whole-grid",
+        action="store_true",
+        help="Dense parity with transformers for batch 3 at every size of Swin-S, -B and -L too.",
+    )
+
+
 @pytest.fixture(scope="session")
 def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder the servers' account can reach, removed after the run."""

@@ -79,9 +79,11 @@ def to_sparse_swin(
         for key in swin.state_dict()
     }
     swin.load_state_dict(state, assign=True)
+    everything = [source for sources in found.sources.values() for source in sources]
     for key, parameter in swin.named_parameters():
-        sources = found.sources.get(key, ())
-        parameter.requires_grad_(not sources or any(tensors[s].requires_grad for s in sources))
+        # A norm that the module lacks is frozen where all the rest is.
+        sources = found.sources.get(key, everything)
+        parameter.requires_grad_(any(tensors[source].requires_grad for source in sources))
     _warn_of_drop_rates(module, name)
     swin.load_report = shape.load_report
     return swin.train(module.training)

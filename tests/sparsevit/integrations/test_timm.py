@@ -122,6 +122,13 @@ def test_single_precision_mode_and_frozen_weights_are_kept() -> None:
     models.assert_equal_outputs(models.run(host.eval(), pixels), expected, relative=5e-5)
 
 
+def test_a_frozen_model_stays_frozen() -> None:
+    host = create(num_classes=5).requires_grad_(False)
+    host.head.requires_grad_(True)
+    backbone = sparsevit.from_timm(host)
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
 def test_a_sparse_classifier_trains() -> None:
     host = sparsevit.sparsify(create(num_classes=5)).train()
     sparsevit.find_backbone(host).set_sparsity(models.half(host))
