@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from torch import Tensor, nn
 
-from sparsevit.data.base import Reader, Target
+from sparsevit.data.augment import resized
+from sparsevit.data.base import Reader, Sample, Target
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.deploy import DeployConfig
 from sparsevit.errors import ConfigError
@@ -70,6 +72,18 @@ class TaskModel(nn.Module, ABC):
     @abstractmethod
     def loss(self, images_BCHW: Tensor, targets: Sequence[Target]) -> Tensor:
         """Training loss of a batch; targets as the data set gives them, one an image."""
+
+    def augment(
+        self,
+        image: np.ndarray,
+        target: Target,
+        size: tuple[int, int],
+        rng: np.random.Generator | None,
+    ) -> Sample:
+        """A training sample of this size, (height, width), uint8: varied at random as models of this
+        task are trained; rng None: only resized. A task that varies nothing need not override it.
+        """
+        return resized(image, target, size, self.preprocess.interpolation)
 
     @abstractmethod
     def states(self, outputs: Any, targets: Sequence[Target]) -> list[State]:
