@@ -31,7 +31,7 @@ test: lint
 	@$(BIN)/python -m pytest -q
 
 parity: $(STAMP)
-	@$(BIN)/python -m pytest -q tests/sparsevit/test_dense_parity.py --whole-grid
+	@$(BIN)/python -m pytest -q tests/sparsevit/test_dense_parity.py --whole-grid --timeout 3600
 
 bench: $(STAMP)
 	@set -e; for name in $(BENCHES); do echo "== bench.$$name"; \
