@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.common import Check, arguments, finish, table
+from bench.common import RESULTS, Check, arguments, finish, table
 from bench.latency_load import planted_load
 from bench.latency_memory import memory
 from sparsevit.data.digits import CLASSES
@@ -38,7 +38,7 @@ SIZES = (448, 672)
 CONFIGS = 30
 PARTS = ("memory", "space", "load", "map")
 SPACES = {"Swin-T": (1, 1, 3, 1), "Swin-L": (1, 1, 9, 1)}
-PLOT = "docs/latency-residuals.png"
+PLOT = RESULTS / "latency-residuals.png"  # docs/ has a copy
 
 
 def main() -> None:
@@ -149,8 +149,8 @@ def compare(
 def draw(found: dict[str, Any]) -> None:
     title = f"Swin-T at {SIZES[0]} px: {CONFIGS} random configs, off by {found['mean_error']:.1%}"
     png = residuals_png(found["predicted_ms"], found["measured_ms"], found["noise_floor"], title)
-    with open(PLOT, "wb") as file:
-        file.write(png)
+    RESULTS.mkdir(exist_ok=True)
+    PLOT.write_bytes(png)
 
 
 def spaces() -> tuple[dict[str, Any], list[Check]]:
