@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsevit.data.base import Dataset, batches
+from sparsevit.data.base import Dataset
+from sparsevit.data.loading import read_ahead
 from sparsevit.metrics import State, merge
 from sparsevit.sparsity.config import Genes, SparsityConfig
 from sparsevit.sparsity.score import WindowScore, get_score
@@ -39,7 +40,7 @@ def evaluate(
     weight = next(model.parameters())
     states: list[list[State]] = [[] for _ in candidates]
     done = 0
-    for images, targets in batches(dataset, indices, batch):
+    for images, targets in read_ahead(dataset, indices, batch):
         x = model.preprocess(images).to(weight.device, weight.dtype)
         for members, outputs in run_trie(model, candidates, get_score(score), x):
             state = merge(model.states(outputs, targets), model.metric)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -14,13 +14,17 @@ from sparsevit.errors import DatasetError
 Target = Any
 """What a task learns of an image: a class index, a label map uint8 [h, w], boxes, ..."""
 Sample = tuple[np.ndarray, Target]
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is to do."""
+PROGRESS_EVERY = 100  # images
 
 
 class Dataset(Protocol):
     """Images with targets, read one at a time; reading is deterministic.
 
     sample(i) -> (image uint8 [H, W, 3] RGB, target). files(i): what it is read from, the image
-    first, then annotations of its own; empty where it is not read from files.
+    first, then annotations of its own; empty where it is not read from files. check: finds what is
+    wrong with the files of all images, or of those named, without decoding any; raises DatasetError.
     """
 
     def __len__(self) -> int: ...
@@ -29,11 +33,17 @@ class Dataset(Protocol):
 
     def files(self, index: int) -> tuple[Path, ...]: ...
 
+    def check(
+        self, progress: Progress | None = None, indices: Sequence[int] | None = None
+    ) -> None: ...
+
 
 class Reader(Dataset, Protocol):
     """One split of a data set in folders, in a layout that other tools know too.
 
-    layout: what is expected where, for messages. Raises DatasetError, naming the file and the reason.
+    layout: what is expected where, for messages. Raises DatasetError, naming the file and the reason:
+    at the first look at its length or files what listing the folders shows, in `check` what the
+    headers of the files show, in `sample` the rest.
     """
 
     layout: ClassVar[str]
@@ -61,6 +71,10 @@ class Subset:
     def files(self, index: int) -> tuple[Path, ...]:
         return self.dataset.files(self.indices[index])
 
+    def check(self, progress: Progress | None = None, indices: Sequence[int] | None = None) -> None:
+        chosen = self.indices if indices is None else [self.indices[i] for i in indices]
+        self.dataset.check(progress, chosen)
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -70,6 +84,11 @@ class Splits:
     report: Dataset
     search_name: str
     report_name: str
+
+    def check(self, progress: Progress | None = None) -> None:
+        """Checks the files of both parts; see Dataset."""
+        self.search.check(progress)
+        self.report.check(progress)
 
 
 def hold_out(dataset: Dataset, name: str, share: float) -> Splits:
@@ -113,6 +132,19 @@ class Resized:
 
     def files(self, index: int) -> tuple[Path, ...]:
         return self.dataset.files(index)
+
+    def check(self, progress: Progress | None = None, indices: Sequence[int] | None = None) -> None:
+        self.dataset.check(progress, indices)
+
+
+def for_each(
+    work: Callable[[int], None], indices: Sequence[int], progress: Progress | None = None
+) -> None:
+    """Calls `work` for each index, and now and then `progress`."""
+    for done, index in enumerate(indices, 1):
+        work(index)
+        if progress is not None and (done % PROGRESS_EVERY == 0 or done == len(indices)):
+            progress(done, len(indices))
 
 
 def batches(

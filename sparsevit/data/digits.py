@@ -12,14 +12,17 @@ search and report splits are disjoint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sparsevit.data.base import Progress
 from sparsevit.errors import DatasetError
 
 CLASSES = ("background", *(str(d) for d in range(10)))
@@ -73,6 +76,7 @@ class DigitCanvases:
     size: int = 448
     packed: bool = False
     seed: int = 0
+    augmented: ClassVar[bool] = True  # every canvas is another draw, and a mirrored digit is none
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -93,6 +97,9 @@ class DigitCanvases:
 
     def files(self, index: int) -> tuple[Path, ...]:
         return ()
+
+    def check(self, progress: Progress | None = None, indices: Sequence[int] | None = None) -> None:
+        """Drawn, not read from files: there is nothing to find."""
 
     def foreground(self, index: int) -> np.ndarray:
         """bool [size/4, size/4]: where a digit is."""

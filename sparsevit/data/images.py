@@ -2,41 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsevit.errors import DatasetError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 64_000_000
+IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")  # 16 bits would be clipped to 8
+LABEL_MODES = ("L", "P")
 
 
 def read_image(path: Path) -> np.ndarray:
     """uint8 [H, W, 3] RGB. Raises DatasetError, naming the file."""
-    return _read(path, "RGB")
+    with _opened(path, IMAGE_MODES) as image:
+        return np.array(image.convert("RGB"))
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """One number per pixel, as stored: [H, W]. Raises DatasetError, naming the file."""
-    labels = _read(path, None)
-    if labels.ndim != 2 or labels.dtype != np.uint8:
+    """One number per pixel, as stored: uint8 [H, W]. Raises DatasetError, naming the file."""
+    with _opened(path, LABEL_MODES) as labels:
+        return np.array(labels)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image by its header alone. Raises DatasetError, naming the file."""
+    with _opened(path, IMAGE_MODES) as image:
+        return image.height, image.width
+
+
+def labels_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a label image by its header alone. Raises DatasetError, naming the file."""
+    with _opened(path, LABEL_MODES) as labels:
+        return labels.height, labels.width
+
+
+def check_same_size(
+    image: Path, image_hw: Sequence[int], labels: Path, labels_hw: Sequence[int]
+) -> None:
+    """Raises DatasetError, naming both files, where (height, width) differ."""
+    if tuple(image_hw) != tuple(labels_hw):
         raise DatasetError(
-            f"{path} must hold one 8-bit class index per pixel, it is {labels.dtype} {labels.shape}."
+            f"{labels} is {labels_hw[0]} x {labels_hw[1]} (height x width), its image {image} "
+            f"{image_hw[0]} x {image_hw[1]}: they must match."
         )
-    return labels
 
 
-def _read(path: Path, mode: str | None) -> np.ndarray:
-    """The format and the size are checked before anything is decoded."""
+@contextmanager
+def _opened(path: Path, modes: Sequence[str]) -> Iterator[Image.Image]:
+    """The format, the size and the mode are checked before anything is decoded."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(f"{path} has {image.width} x {image.height} pixels: too large.")
-            return np.array(image.convert(mode) if mode else image)
+            if image.mode not in modes:
+                wanted = (
+                    "one 8-bit class index per pixel" if modes is LABEL_MODES else "8-bit colours"
+                )
+                raise DatasetError(f"{path} must hold {wanted}; its pixels are {image.mode}.")
+            yield image
     except DatasetError:
         raise
     except Exception as error:  # damaged images make decoders fail in any way (SyntaxError too)

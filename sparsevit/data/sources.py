@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsevit.data.base import Dataset, Splits, Subset, hold_out
+from sparsevit.data.copies import copies
 from sparsevit.data.digits import CLASSES, DigitCanvases
 from sparsevit.errors import DatasetError
 
@@ -22,6 +25,7 @@ DIGITS_IMAGES = 128  # canvases of a split, where no limit is given
 DIGITS_TRAINING_IMAGES = 4096
 # The release makes the same canvases from the same indices: its version stands for their pixels.
 DIGITS_VERSION = "digits-1"
+SHOWN = 5  # images that are in two splits, in the message
 
 DEFAULTS: dict[str, Any] = {
     "format": None,
@@ -69,16 +73,31 @@ def open_splits(dataset: DatasetLike, task: TaskModel) -> Splits:
         return _digits_splits(spec)
     search = _limited(_open(spec, spec["search_split"], task), spec["limit"])
     if spec["report_split"] is None:
-        if len(search) < 2:
-            raise DatasetError(
-                "a search needs at least two images: one is held out for the report."
-            )
-        return hold_out(search, spec["search_split"], spec["holdout"])
+        return _hold_out(search, spec["search_split"], spec["holdout"])
     if spec["report_split"] == spec["search_split"]:
         raise DatasetError("report_split must differ from search_split, or be left out.")
     report = _open(spec, spec["report_split"], task)
     _check_apart(search, report, "search", "report")
     return Splits(search, report, spec["search_split"], spec["report_split"])
+
+
+def open_split(dataset: DatasetLike, task: TaskModel, split: str) -> Dataset:
+    """One split by the name that metrics state: "val" as far as `limit` goes, or a part of it that a
+    search leaves or holds out, "val:search" or "val:holdout"."""
+    name, _, part = split.partition(":")
+    spec = dataset_spec(dataset)
+    digits = spec["path"] == DIGITS
+    if not digits:
+        spec |= {"search_split": name, "report_split": None}
+        if not part:
+            return _limited(_open(spec, name, task), spec["limit"])
+    splits = open_splits(spec, task)
+    parts = {splits.search_name: splits.search, splits.report_name: splits.report}
+    if digits:
+        parts["val"] = splits.search
+    if split not in parts:
+        raise DatasetError(f"there is no split {split!r} here; there is {', '.join(parts)}.")
+    return parts[split]
 
 
 def dataset_sha256(dataset: DatasetLike, task: TaskModel) -> str:
@@ -121,17 +140,28 @@ def _open(spec: Mapping[str, Any], split: str, task: TaskModel) -> Dataset:
 
 def _check_apart(one: Dataset, other: Dataset, first: str, second: str) -> None:
     """No image may be in two splits: a metric would be of images that the model was fitted to."""
-    seen = {_identity(one.files(index)[0]) for index in range(len(one))}
-    for index in range(len(other)):
-        image = other.files(index)[0]
-        if _identity(image) in seen:
-            raise DatasetError(f"{image} is both in the {first} and in the {second} split.")
+    found = [(one.files(index)[0], same) for index, same in islice(copies(other, one), SHOWN + 1)]
+    if found:
+        named = ", ".join(f"{image} (there {same})" for image, same in found[:SHOWN])
+        more = ", and more" if len(found) > SHOWN else ""
+        raise DatasetError(
+            f"images are both in the {first} and in the {second} split, by link or as a copy: "
+            f"{named}{more}. Remove them from one of the two."
+        )
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """Whatever its name: links to one file are one image."""
-    facts = path.stat()
-    return facts.st_dev, facts.st_ino
+def _hold_out(dataset: Dataset, name: str, share: float) -> Splits:
+    """`hold_out`, with each image of the search that equals a held out one moved to the report."""
+    splits = hold_out(dataset, name, share)
+    moved = {index for index, _ in copies(splits.report, splits.search)}
+    if not moved:
+        return splits
+    search, report = splits.search.indices, splits.report.indices
+    kept = [index for position, index in enumerate(search) if position not in moved]
+    if not kept:
+        raise DatasetError("all images are copies of each other: none is left for the search.")
+    rest = sorted({*report, *(search[position] for position in moved)})
+    return replace(splits, search=Subset(dataset, kept), report=Subset(dataset, rest))
 
 
 def _check_digits(task: TaskModel) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 import sparsevit
 from sparsevit import metrics
 from sparsevit.data.base import Dataset, Splits, shard_indices
+from sparsevit.data.cache import cached
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.data.sources import dataset_sha256, open_splits
 from sparsevit.errors import CheckpointMismatch, DeviceOutOfMemory, InputTooLarge
@@ -82,7 +83,9 @@ class Session:
             )
         self.dataset = dataset
         self.score = get_score(score or model.adapted or DEFAULT_SCORE).name
-        self.splits: Splits = open_splits(dataset, model)
+        splits = open_splits(dataset, model)
+        # The report split is read once: keeping it would only push out what is read again.
+        self.splits: Splits = replace(splits, search=cached(splits.search))
         shown = self.splits.search.sample(0)[0].shape[:2]
         self.input = fill_input(input or {}, shown, self.device)
         size = (self.input["height"], self.input["width"])
@@ -132,7 +135,8 @@ class Session:
         )
 
     def inspect(self) -> dict[str, Any]:
-        """What the request left open, settled; JSON."""
+        """What the request left open, settled; JSON. The files of the data set are checked first."""
+        self.splits.check()
         return {
             "architecture": self.model.backbone.config.to_dict() | {"pairs": list(self.pairs)},
             "task": self.model.task,

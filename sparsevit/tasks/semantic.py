@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsevit.data.ade20k import ADE20K
 from sparsevit.data.base import Reader
+from sparsevit.data.cityscapes import Cityscapes
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.data.segmentation_folder import SegmentationFolder
 from sparsevit.errors import ConfigError
@@ -55,7 +57,11 @@ class SegmentationModel(TaskModel):
     """
 
     task = "semantic_segmentation"
-    readers: ClassVar[Mapping[str, type[Reader]]] = {"folder": SegmentationFolder}
+    readers: ClassVar[Mapping[str, type[Reader]]] = {
+        "cityscapes": Cityscapes,
+        "ade20k": ADE20K,
+        "folder": SegmentationFolder,
+    }
 
     def __init__(
         self,

@@ -1,0 +1,54 @@
+"""ADE20K as the scene parsing challenge gives it out (ADEChallengeData2016).
+
+`images/{training,validation}/NAME.jpg` with `annotations/{training,validation}/NAME.png`, whose
+pixels are 0 (unlabelled) or 1 to 150, the rows of `objectInfo150.txt`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from sparsevit.data.segmentation_folder import SegmentationFolder
+from sparsevit.errors import DatasetError
+
+TABLE = "objectInfo150.txt"
+CLASSES = 150
+ALIASES = {"train": "training", "val": "validation"}
+
+
+@dataclass(frozen=True)
+class ADE20K(SegmentationFolder):
+    """One split of ADE20K; its 150 classes in the order of its table are 0 to 149 here."""
+
+    layout: ClassVar[str] = (
+        f"{TABLE}, images/SPLIT/NAME.jpg and annotations/SPLIT/NAME.png (SPLIT: training or train, "
+        "validation or val)"
+    )
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        return (root / TABLE).is_file() and super().recognises(root)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.class_names) != CLASSES:
+            raise DatasetError(
+                f"{self.root} is ADE20K, of {CLASSES} classes; the model tells "
+                f"{len(self.class_names)} apart."
+            )
+
+    @property
+    def folder(self) -> str:
+        return ALIASES.get(self.split, self.split)
+
+    def _classes(self, labels: np.ndarray, path: Path) -> np.ndarray:
+        if labels.max() > CLASSES:
+            raise DatasetError(
+                f"{path} holds the label {labels[labels > CLASSES].min()}; ADE20K has 0 (unlabelled) "
+                f"to {CLASSES}."
+            )
+        return labels - np.uint8(1)  # 0 wraps round to 255, which is ignored

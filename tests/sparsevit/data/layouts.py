@@ -1,0 +1,118 @@
+"""Small data sets on disk, one of each layout, that tests then spoil."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sparsevit.data.ade20k import ADE20K
+from sparsevit.data.base import Reader
+from sparsevit.data.cityscapes import CLASS_NAMES, Cityscapes
+from sparsevit.data.image_folder import ImageFolder
+from sparsevit.data.segmentation_folder import SegmentationFolder
+
+SIZE = (20, 30)  # height, width
+ADE_NAMES = tuple(f"thing {i}" for i in range(150))
+FOLDER_NAMES = ("road", "car", "sky", "tree")
+WNIDS = ("n01440764", "n01443537")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set with two images in its split `val`, and the first image's files."""
+
+    root: Path
+    reader: type[Reader]
+    class_names: tuple[str, ...]
+    image: Path
+    labels: Path | None = None
+
+    def open(self) -> Reader:
+        return self.reader(self.root, "val", self.class_names)
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> Path:
+    """Random pixels, another picture for each seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_labels(path: Path, labels: np.ndarray | int) -> Path:
+    """A label image of the given numbers, or filled with one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(labels, int):
+        labels = np.full(SIZE, labels)
+    Image.fromarray(labels.astype(np.uint8)).save(path)
+    return path
+
+
+def image_folder(root: Path) -> Layout:
+    for seed, wnid in enumerate(WNIDS):
+        write_image(root / "val" / wnid / "a.JPEG", seed)
+    names = ("tench", "goldfish")
+    return Layout(root, ImageFolder, names, root / "val" / WNIDS[0] / "a.JPEG")
+
+
+def segmentation_folder(root: Path) -> Layout:
+    for seed, name in enumerate("ab"):
+        write_image(root / "images" / "val" / f"{name}.jpg", seed)
+        write_labels(root / "annotations" / "val" / f"{name}.png", seed)
+    image, labels = root / "images" / "val" / "a.jpg", root / "annotations" / "val" / "a.png"
+    return Layout(root, SegmentationFolder, FOLDER_NAMES, image, labels)
+
+
+def ade20k(root: Path) -> Layout:
+    for number in (1, 2):
+        name = f"ADE_val_{number:08}"
+        write_image(root / "images" / "validation" / f"{name}.jpg", number)
+        write_labels(root / "annotations" / "validation" / f"{name}.png", number)
+    (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tStuff\tName\n")
+    image, labels = (
+        root / kind / "validation" / f"ADE_val_00000001.{suffix}"
+        for kind, suffix in (("images", "jpg"), ("annotations", "png"))
+    )
+    return Layout(root, ADE20K, ADE_NAMES, image, labels)
+
+
+def cityscapes(root: Path) -> Layout:
+    for seed, city in enumerate(("lindau", "munster")):
+        stem = f"{city}_000000_000019"
+        write_image(root / "leftImg8bit" / "val" / city / f"{stem}_leftImg8bit.png", seed)
+        write_labels(root / "gtFine" / "val" / city / f"{stem}_gtFine_labelIds.png", 7 + seed)
+    stem = "val/lindau/lindau_000000_000019"
+    image = root / "leftImg8bit" / f"{stem}_leftImg8bit.png"
+    labels = root / "gtFine" / f"{stem}_gtFine_labelIds.png"
+    return Layout(root, Cityscapes, CLASS_NAMES, image, labels)
+
+
+LAYOUTS: dict[str, Callable[[Path], Layout]] = {
+    "image_folder": image_folder,
+    "segmentation_folder": segmentation_folder,
+    "ade20k": ade20k,
+    "cityscapes": cityscapes,
+}
+
+
+def huge_png() -> bytes:
+    """A sound PNG header that claims 60,000 x 60,000 pixels, with next to nothing behind it."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def fits() -> bytes:
+    """A small FITS image: cards of 80 characters in blocks of 2,880 bytes."""
+    cards = ("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 30", "NAXIS2  = 20", "END")
+    head = "".join(card.ljust(80) for card in cards).ljust(2880)
+    return head.encode() + bytes(2880)
