@@ -221,7 +221,7 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
 
 @contextmanager
 def bar(what: str) -> Iterator[recipe.StageProgress]:
-    from sparsevit.commands import training_bar
+    from sparsevit.commands.common import training_bar
 
     with training_bar(what) as update:
         yield lambda stage, done, total, loss: update(done, total, loss)

@@ -35,6 +35,8 @@ _EXPORTS = {
     "save_backbone": "sparsevit.swin.checkpoints.save",
     "save_model": "sparsevit.tasks.files",
     "sparsify": "sparsevit.integrations.sparsify",
+    "train": "sparsevit.training.dense",
+    "TrainingSettings": "sparsevit.training.settings",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

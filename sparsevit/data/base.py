@@ -107,36 +107,6 @@ def hold_out(dataset: Dataset, name: str, share: float) -> Splits:
     )
 
 
-@dataclass(frozen=True)
-class Resized:
-    """A data set whose images (bilinear) and labels (nearest) are brought to one size.
-
-    size: (height, width) in pixels; labels keep their share of it.
-    """
-
-    dataset: Dataset
-    size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        from PIL import Image
-
-        image, labels = self.dataset.sample(index)
-        stride = max(1, round(image.shape[0] / labels.shape[0]))
-        height, width = self.size
-        small = Image.fromarray(labels).resize((width // stride, height // stride), Image.NEAREST)
-        large = Image.fromarray(image).resize((width, height), Image.BILINEAR)
-        return np.asarray(large).copy(), np.asarray(small).copy()
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self.dataset.files(index)
-
-    def check(self, progress: Progress | None = None, indices: Sequence[int] | None = None) -> None:
-        self.dataset.check(progress, indices)
-
-
 def for_each(
     work: Callable[[int], None], indices: Sequence[int], progress: Progress | None = None
 ) -> None:

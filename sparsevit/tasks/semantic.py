@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsevit.data.ade20k import ADE20K
-from sparsevit.data.base import Reader
+from sparsevit.data.augment import segmentation_sample
+from sparsevit.data.base import Reader, Sample
 from sparsevit.data.cityscapes import Cityscapes
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.data.segmentation_folder import SegmentationFolder
@@ -99,6 +100,15 @@ class SegmentationModel(TaskModel):
         return F.cross_entropy(
             logits.float(), labels_BHW.long(), weight=weight, ignore_index=IGNORED_LABEL
         )
+
+    def augment(
+        self,
+        image: np.ndarray,
+        target: np.ndarray,
+        size: tuple[int, int],
+        rng: np.random.Generator | None,
+    ) -> Sample:
+        return segmentation_sample(image, target, self.preprocess, size, rng)
 
     def states(self, outputs: Tensor, targets: Sequence[np.ndarray]) -> list[State]:
         states = []

@@ -17,13 +17,14 @@ from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.semantic import SegmentationModel
 from sparsevit.training.adapt import adapt
-from sparsevit.training.loop import Schedule, train
+from sparsevit.training.dense import train
+from sparsevit.training.settings import TrainingSettings
 
 THREADS = 2  # part of the recipe: another count sums in another order
 CANVAS = 448
-PACKED = Schedule(steps=1500, batch=8, learning_rate=2e-3, warmup=50, seed=0)
-WHOLE = Schedule(steps=100, batch=4, learning_rate=5e-4, warmup=10, seed=1)
-ADAPT = Schedule(steps=240, batch=4, learning_rate=5e-4, warmup=10, seed=2)
+PACKED = TrainingSettings(steps=1500, batch=8, learning_rate=2e-3, warmup=50, seed=0)
+WHOLE = TrainingSettings(steps=100, batch=4, learning_rate=5e-4, warmup=10, seed=1)
+ADAPT = TrainingSettings(steps=240, batch=4, learning_rate=5e-4, warmup=10, seed=2)
 
 StageProgress = Callable[[str, int, int, float], None]
 
@@ -47,8 +48,8 @@ def train_dense(progress: StageProgress | None = None) -> SegmentationModel:
     model = new_model()
     packed = DigitCanvases("train", PACKED.steps * PACKED.batch, 224, packed=True)
     whole = DigitCanvases("train", WHOLE.steps * WHOLE.batch, CANVAS)
-    train(model, packed, PACKED, None, _named(progress, "packed canvases"))
-    train(model, whole, WHOLE, None, _named(progress, "whole canvases"))
+    train(model, packed, PACKED, _named(progress, "packed canvases"))
+    train(model, whole, WHOLE, _named(progress, "whole canvases"))
     return model
 
 

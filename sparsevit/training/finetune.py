@@ -5,19 +5,22 @@ from __future__ import annotations
 from sparsevit.data.base import Dataset
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.tasks.base import TaskModel
-from sparsevit.training.loop import Progress, Schedule, train
+from sparsevit.training.engine import Progress, Trainer
+from sparsevit.training.plan import fixed
+from sparsevit.training.settings import TrainingSettings
 
 
 def finetune(
     model: TaskModel,
     dataset: Dataset,
-    schedule: Schedule,
+    settings: TrainingSettings,
     sparsity: SparsityConfig,
     progress: Progress | None = None,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> None:
     """Trains `model` in place at one fixed config, which stays applied afterwards.
 
     The weights are new: a config measured with the old ones no longer applies to them.
     """
-    model.set_sparsity(sparsity)
-    train(model, dataset, schedule, None, progress)
+    Trainer(model, dataset, settings, fixed(sparsity), size).run(progress=progress)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 import sparsevit
 from sparsevit.commands import register
+from sparsevit.data.digits import LABEL_STRIDE, DigitCanvases
+from sparsevit.data.sources import open_training
+from sparsevit.search.steps import Session
+from sparsevit.search.verify import Verification
+from sparsevit.sparsity.config import DEFAULT_SCORE
+from sparsevit.training.settings import recommended
+from sparsevit.training.slices import SlicedTraining
+from tests.sparsevit.training.small import digest
+
+BLOCK = np.ones((LABEL_STRIDE, LABEL_STRIDE), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +60,120 @@ def test_adapt_then_finetune_then_deploy(app, tmp_path: Path) -> None:
         sparsevit.load_model(adapted).set_sparsity(
             sparsevit.load_config(tuned.with_suffix(".json"))
         )
+
+
+def test_a_killed_training_goes_on_when_it_is_called_again(app, tmp_path: Path) -> None:
+    """What a kill leaves: a checkpoint beside the output, and no output."""
+    whole, halted = tmp_path / "whole.safetensors", tmp_path / "halted.safetensors"
+    options = ("--steps", 4, "--batch", 1, "--accumulate", 1, "--height", 112, "--width", 112)
+    command = ("adapt", "builtin:digits", "builtin:digits", *options)
+    assert invoke(app, *command, "-o", whole).exit_code == 0
+    checkpoint = tmp_path / "halted.safetensors.training"
+    half_way(checkpoint)
+    done = invoke(app, *command, "-o", halted)
+    assert done.exit_code == 0, done.output
+    assert "goes on at step 2 of 4" in done.output
+    expected = digest(sparsevit.load_model(whole))
+    assert digest(sparsevit.load_model(halted)) == expected
+    assert not checkpoint.exists()
+
+    half_way(checkpoint)
+    with pytest.raises(sparsevit.errors.ConfigError, match="another training: its settings"):
+        invoke_or_raise(app, *command, "--seed", 1, "-o", halted)
+    done = invoke(app, *command, "--seed", 1, "--restart", "-o", halted)
+    assert "goes on" not in done.output
+    assert digest(sparsevit.load_model(halted)) != expected
+
+
+def half_way(checkpoint: Path) -> None:
+    model = sparsevit.load_model("builtin:digits")
+    settings = recommended(model.task, "adapt").updated({"steps": 4, "batch": 1, "accumulate": 1})
+    data, score = open_training("builtin:digits", model), DEFAULT_SCORE
+    SlicedTraining(model, data, "adapt", settings, score, None, (112, 112), checkpoint).run(until=2)
+
+
+def invoke_or_raise(app: typer.Typer, *arguments: object) -> None:
+    CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_scores_are_shown_while_training(app, tmp_path: Path) -> None:
+    done = invoke(
+        *(app, "adapt", "builtin:digits", scenes(tmp_path), "-o", tmp_path / "out.safetensors"),
+        *("--steps", 3, "--batch", 1, "--accumulate", 1, "--height", 112, "--width", 112),
+        *("--eval-every", 2, "--learning-rate", 1e-6),
+    )
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert re.search(r"digit_miou 0\.\d{3} dense, 0\.\d{3} at 0\.5", text)
+
+
+def scenes(folder: Path) -> Path:
+    """Canvases as image and annotation files: the layout that people have."""
+    root = folder / "scenes"
+    for split, digits, count in (("train", "train", 4), ("val", "search", 10)):
+        canvases = DigitCanvases(digits, count, 224, packed=True)
+        for index in range(count):
+            image, labels = canvases.sample(index)
+            for kind, pixels in (("images", image), ("annotations", np.kron(labels, BLOCK))):
+                path = root / kind / split / f"{index:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return root
+
+
+def best_json(folder: Path, dataset: dict) -> tuple[Path, dict]:
+    """A best config as a search writes it, without what it takes to time one (test_run_search.py
+    has one that was timed), and its `metric`."""
+    session = Session("builtin:digits", dataset, input={"height": 112, "width": 168})
+    genes = (0, 3, 4, 5, 8)
+    parts = {
+        name: Verification.score(SimpleNamespace(session=session), part, [genes])[genes].to_dict()
+        for name, part in (("report", session.splits.report), ("search", session.splits.search))
+    }
+    search = parts["search"] | {"split": session.splits.search_name}
+    metric = parts["report"] | {"split": session.splits.report_name, "search": search}
+    document = {
+        "schema_version": 1,
+        "weights": {"sha256": session.model.weights_sha256},
+        "input": session.input,
+        "preprocess": session.preprocess.to_dict(),
+        **session.sparsity(genes).to_dict(),
+        "metric": metric,
+    }
+    path = folder / "best.json"
+    path.write_text(json.dumps(document))
+    return path, metric
+
+
+def test_evaluating_a_best_config_finds_the_metric_that_it_states(app, tmp_path: Path) -> None:
+    """On both parts of a split of which one is held out."""
+    root = scenes(tmp_path)
+    best, stated = best_json(tmp_path, {"path": str(root), "limit": 9, "holdout": 0.4})
+    options = ("--config", best, "--limit", 9, "--holdout", 0.4)
+    command = ("evaluate", "builtin:digits", root, *options)
+    for split, metric in ((None, stated), ("val:search", stated["search"])):
+        wanted = () if split is None else ("--split", split)
+        done = CliRunner().invoke(app, [str(a) for a in (*command, *wanted, "--json")])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert found["split"] == (split or "val:holdout")
+        assert found["value"] == found["stated"] == metric["value"]
+        assert found["interval"] == metric["interval"]
+    assert found["images"] == 5
+    assert set(found["details"]) == {"pixel_accuracy"}
+    assert "the config states: the same" in invoke(app, *command).output
+    with pytest.raises(sparsevit.errors.DatasetError, match="no split 'val:all' here"):
+        invoke_or_raise(app, *command, "--split", "val:all")
+
+
+def test_evaluating_without_a_config_is_dense(app) -> None:
+    done = CliRunner().invoke(
+        app, ["evaluate", "builtin:digits", "builtin:digits", "--limit", "3", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["sparsity"] == [[0.0], [0.0], [0.0] * 3]
+    assert (found["images"], found["stated"]) == (3, None)
 
 
 def test_bench_times_a_config_beside_dense(app, tmp_path: Path) -> None:
@@ -93,6 +221,6 @@ def test_inspect_in_json(app) -> None:
 
 
 def test_every_command_shows_an_example(app) -> None:
-    for name in ("inspect", "adapt", "finetune", "bench"):
+    for name in ("inspect", "adapt", "finetune", "evaluate", "bench"):
         text = invoke(app, name, "--help").output
         assert f"Example: sparsevit {name}" in " ".join(text.split())

@@ -99,6 +99,18 @@ def test_the_metric_of_a_downloaded_config_is_reproduced_exactly(result: SearchR
     )
 
 
+def test_the_metric_of_a_saved_config_is_found_again_by_its_file_alone(
+    result: SearchResult, tmp_path
+) -> None:
+    from sparsevit.scoring import score_checkpoint
+
+    stated, best = result.document["metric"], result.save(tmp_path)
+    for split, metric in ((None, stated), ("search", stated["search"])):
+        found = score_checkpoint("builtin:digits", DIGITS, best, split)
+        assert found["value"] == found["stated"] == metric["value"]
+        assert found["interval"] == metric["interval"]
+
+
 def test_the_same_seed_proposes_the_same_against_the_same_map(result: SearchResult) -> None:
     from sparsevit.search.evolution import propose
 

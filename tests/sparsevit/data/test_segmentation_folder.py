@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparsevit.data.base import Resized
 from sparsevit.data.segmentation_folder import SegmentationFolder
 from sparsevit.data.sources import dataset_sha256, dataset_spec, open_splits
 from sparsevit.errors import DatasetError
@@ -73,13 +72,6 @@ def test_each_part_of_a_hold_out_gets_an_image(
 def test_one_image_cannot_be_held_out(folder: Path, model: SegmentationModel) -> None:
     with pytest.raises(DatasetError, match="at least two images"):
         open_splits({"path": str(folder), "limit": 1}, model)
-
-
-def test_resizing_takes_labels_along(folder: Path) -> None:
-    image, labels = Resized(SegmentationFolder(folder, "val", NAMES), (40, 64)).sample(0)
-    assert image.shape == (40, 64, 3)
-    assert labels.shape == (40, 64)
-    assert labels.max() <= 3
 
 
 def test_a_named_report_split_is_used_whole(folder: Path, model: SegmentationModel) -> None:

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from sparsevit.data.base import Resized
 from sparsevit.data.digits import DigitCanvases
 from sparsevit.errors import ConfigError, DatasetError
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.sparsity.recall import foreground_recall
 from sparsevit.training.adapt import adapt
+from sparsevit.training.dense import train
 from sparsevit.training.finetune import finetune
-from sparsevit.training.loop import Schedule, train
+from sparsevit.training.settings import TrainingSettings
 
-SCHEDULE = Schedule(steps=6, batch=2, learning_rate=1e-3, warmup=2, seed=3)
+SETTINGS = TrainingSettings(steps=6, batch=2, learning_rate=1e-3, warmup=2, seed=3)
 DATA = DigitCanvases("train", 8, 112, packed=True)
 
 
@@ -25,15 +25,15 @@ def weights(model) -> list[torch.Tensor]:
 
 def test_the_same_seed_gives_the_same_weights(tiny_model) -> None:
     other = copy.deepcopy(tiny_model)
-    train(tiny_model, DATA, SCHEDULE)
-    train(other, DATA, SCHEDULE)
+    train(tiny_model, DATA, SETTINGS)
+    train(other, DATA, SETTINGS)
     assert all(torch.equal(a, b) for a, b in zip(weights(tiny_model), weights(other), strict=True))
 
 
 def test_training_lowers_the_loss(tiny_model) -> None:
     losses: list[float] = []
-    schedule = Schedule(steps=60, batch=4, learning_rate=3e-3, warmup=5)
-    train(tiny_model, DATA, schedule, progress=lambda done, total, loss: losses.append(loss))
+    settings = TrainingSettings(steps=60, batch=4, learning_rate=3e-3, warmup=5)
+    train(tiny_model, DATA, settings, progress=lambda done, total, loss: losses.append(loss))
     assert len(losses) == 60
     assert losses[-1] < 0.8 * losses[0]
 
@@ -46,9 +46,9 @@ def test_adaptation_draws_a_new_config_every_step(tiny_model, monkeypatch) -> No
         "set_sparsity",
         lambda self, config: (seen.append(config.genes), apply(self, config))[1],
     )
-    adapt(tiny_model, DATA, SCHEDULE, "l2")
+    adapt(tiny_model, DATA, SETTINGS, "l2")
     drawn = seen[:-1]
-    assert len(drawn) == SCHEDULE.steps
+    assert len(drawn) == SETTINGS.steps
     assert len(set(drawn)) > 3
     assert all(genes[1] <= genes[2] for genes in drawn)
     assert seen[-1] == (0, 0, 0)
@@ -86,7 +86,7 @@ def test_finetuning_keeps_the_config_and_unbinds_the_weights(tiny_model, tmp_pat
     tiny_model.weights_sha256 = "a" * 64
     config = SparsityConfig.from_genes((5, 3, 8), (1, 2))
     before = weights(tiny_model)
-    finetune(tiny_model, DATA, SCHEDULE, config)
+    finetune(tiny_model, DATA, SETTINGS, config)
     assert tiny_model.backbone.sparsity == config
     assert tiny_model.weights_sha256 is None
     assert any(not torch.equal(a, b) for a, b in zip(weights(tiny_model), before, strict=True))
@@ -94,12 +94,14 @@ def test_finetuning_keeps_the_config_and_unbinds_the_weights(tiny_model, tmp_pat
 
 def test_adaptation_unbinds_the_weights_too(tiny_model) -> None:
     tiny_model.weights_sha256 = "a" * 64
-    adapt(tiny_model, DATA, SCHEDULE, "l2")
+    adapt(tiny_model, DATA, SETTINGS, "l2")
     assert tiny_model.weights_sha256 is None
 
 
 class Labelled:
     """Canvases whose labels are all one number."""
+
+    augmented = True
 
     def __init__(self, label: int) -> None:
         self.label = label
@@ -115,8 +117,8 @@ class Labelled:
 def test_a_batch_that_counts_nowhere_has_no_loss(tiny_model) -> None:
     before = weights(tiny_model)
     losses: list[float] = []
-    schedule = Schedule(steps=2, batch=2, learning_rate=1e-3, weight_decay=0.0)
-    train(tiny_model, Labelled(255), schedule, progress=lambda i, n, loss: losses.append(loss))
+    settings = TrainingSettings(steps=2, batch=2, learning_rate=1e-3, weight_decay=0.0)
+    train(tiny_model, Labelled(255), settings, progress=lambda i, n, loss: losses.append(loss))
     assert losses == [0.0, 0.0]
     assert all(torch.equal(a, b) for a, b in zip(weights(tiny_model), before, strict=True))
     tiny_model.background_weight = 0.0
@@ -133,9 +135,9 @@ def test_pixels_to_ignore_change_nothing(tiny_model) -> None:
 
 
 def test_training_that_diverges_stops_before_it_ruins_the_weights(tiny_model) -> None:
-    schedule = Schedule(steps=9, batch=2, learning_rate=1e30, warmup=0)
+    settings = TrainingSettings(steps=9, batch=2, learning_rate=1e30, warmup=0)
     with pytest.raises(ConfigError, match="lower the learning rate"):
-        train(tiny_model, DATA, schedule)
+        train(tiny_model, DATA, settings)
     assert all(torch.isfinite(p).all() for p in tiny_model.parameters())
 
 
@@ -158,6 +160,8 @@ def test_executed_windows_need_a_forward(tiny_model) -> None:
 
 
 class Uneven:
+    augmented = True
+
     def __len__(self) -> int:
         return 8
 
@@ -167,5 +171,5 @@ class Uneven:
 
 def test_images_of_different_sizes_need_a_size(tiny_model) -> None:
     with pytest.raises(DatasetError, match="give a height and a width"):
-        train(tiny_model, Uneven(), SCHEDULE)
-    train(tiny_model, Resized(Uneven(), (112, 112)), SCHEDULE)
+        train(tiny_model, Uneven(), SETTINGS)
+    train(tiny_model, Uneven(), SETTINGS, size=(112, 112))

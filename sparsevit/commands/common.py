@@ -1,0 +1,50 @@
+"""What the commands share: arguments and the progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Checkpoint = Annotated[str, typer.Argument(help="A checkpoint's path, or builtin:digits.")]
+DataSet = Annotated[
+    str, typer.Argument(help="A data set's folder (docs/tasks.md), or builtin:digits.")
+]
+Format = Annotated[str | None, typer.Option(help="Layout of the folder; default: recognised.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda:0.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+Update = Callable[[int, int, float], None]  # (done, in all, loss)
+
+
+@contextmanager
+def training_bar(
+    what: str, loss: bool = True, note: Callable[[], str] = str, hidden: bool = False
+) -> Iterator[Update]:
+    """A progress bar on stderr with count, time spent and time left. note: shown after the loss."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+        task = bar.add_task(what, total=None)
+
+        def update(done: int, total: int, value: float) -> None:
+            text = f"{what}, loss {value:.3f}{note()}" if loss else what
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield update
