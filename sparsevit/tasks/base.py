@@ -16,7 +16,11 @@ from sparsevit.deploy import DeployConfig
 from sparsevit.errors import ConfigError
 from sparsevit.metrics import State
 from sparsevit.sparsity.config import SparsityConfig
+from sparsevit.swin.checkpoints.report import LoadReport
 from sparsevit.swin.model import SparseSwin
+from sparsevit.tasks.foreign import ForeignCheckpoint, ForeignHead, Origin
+
+OWN_DIALECT = "sparsevit"
 
 
 class TaskModel(nn.Module, ABC):
@@ -29,6 +33,9 @@ class TaskModel(nn.Module, ABC):
     class_names: what the model tells apart, in the order of its outputs.
     weights_sha256: hash of the file the weights came from; None for weights made in memory.
     adapted: whether the weights went through sparsity-aware adaptation, and with which score.
+    origin: how another library's checkpoint, from which the weights came, names and lays them out;
+    `save_model` writes them so again. None: in the format of this library. load_report: what was
+    loaded from the file, and what was left there.
     """
 
     task: ClassVar[str]
@@ -40,6 +47,8 @@ class TaskModel(nn.Module, ABC):
         self.backbone, self.head, self.preprocess = backbone, head, preprocess
         self.weights_sha256: str | None = None
         self.adapted: str | None = None
+        self.origin: Origin | None = None
+        self.load_report: LoadReport | None = None
 
     def forward(self, images_BCHW: Tensor) -> Any:
         return self.head(self.backbone(images_BCHW))
@@ -56,6 +65,11 @@ class TaskModel(nn.Module, ABC):
             self.preprocess = self.preprocess.updated(config.document.get("preprocess"))
             config = config.sparsity
         self.backbone.set_sparsity(config)
+
+    @property
+    def dialect(self) -> str:
+        """Whose names `save_model` gives the weights; `sparsevit` are this library's own."""
+        return OWN_DIALECT if self.origin is None else self.origin.dialect
 
     @property
     def executed_windows(self) -> tuple[tuple[int, ...], ...]:
@@ -102,3 +116,19 @@ class TaskModel(nn.Module, ABC):
 
         Raises ConfigError, or what a wrong document makes Python raise, for one that makes no sense.
         """
+
+    @classmethod
+    def head_in(cls, checkpoint: ForeignCheckpoint) -> ForeignHead | None:
+        """Where this model's head lies in another library's checkpoint; None where it does not.
+
+        A task that no other library trains need not override it. Raises CheckpointMismatch for what is
+        meant to be such a head, and cannot be read.
+        """
+        return None
+
+
+def check_class_names(class_names: Sequence[str], most: int) -> None:
+    """ConfigError unless they are a list of names, no more than `most`."""
+    named = isinstance(class_names, (list, tuple)) and all(isinstance(n, str) for n in class_names)
+    if not named or not 1 <= len(class_names) <= most:
+        raise ConfigError(f"this model needs a list of 1 to {most} class names.")

@@ -15,13 +15,24 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "sparsevit.tasks"
 # Loaded on first use: a task may need libraries that others do not.
 TASKS = {
+    "classification": "sparsevit.tasks.classification:ClassificationModel",
     "semantic_segmentation": "sparsevit.tasks.semantic:SegmentationModel",
+    "upernet": "sparsevit.tasks.upernet:UperNet",
+    "mask2former": "sparsevit.tasks.mask2former:Mask2Former",
 }
+
+
+def task_names() -> list[str]:
+    """Every name that `task_class` knows."""
+    return [*TASKS, *sorted(entry.name for entry in entry_points(group=ENTRY_POINTS))]
 
 
 @cache
 def task_class(name: str) -> type[TaskModel]:
-    """The class of a task. ConfigError where there is none of this name."""
+    """The model of a task: by the task's name, or its own where a task has several.
+
+    ConfigError where there is none of this name.
+    """
     if name in TASKS:
         module, _, attribute = TASKS[name].partition(":")
         return getattr(importlib.import_module(module), attribute)

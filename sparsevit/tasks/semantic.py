@@ -1,8 +1,9 @@
-"""Semantic segmentation: a light pyramid head, cross entropy, mean IoU."""
+"""Semantic segmentation: what its models share (data, mean IoU), and one with a light pyramid head."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -21,10 +22,83 @@ from sparsevit.errors import ConfigError
 from sparsevit.metrics import State
 from sparsevit.metrics.mean_iou import counts
 from sparsevit.swin.model import SparseSwin
-from sparsevit.tasks.base import TaskModel
+from sparsevit.tasks.base import TaskModel, check_class_names
+from sparsevit.tasks.sliding import joined
 
 IGNORED_LABEL = 255
+MAX_CLASSES = 255  # of labels in 8 bits, one of which is ignored
 MAX_HEAD_CHANNELS = 4096
+
+
+class SemanticModel(TaskModel):
+    """What tells a class for every pixel; targets are label maps uint8 [h, w], IGNORED_LABEL left out.
+
+    A subclass has the network and its loss, and says in `crop_scores` what its outputs mean.
+    background: index of a class that the metric leaves out, or None.
+    """
+
+    task = "semantic_segmentation"
+    readers: ClassVar[Mapping[str, type[Reader]]] = {
+        "cityscapes": Cityscapes,
+        "ade20k": ADE20K,
+        "folder": SegmentationFolder,
+    }
+
+    background: int | None = None
+    metric_name: str = "miou"
+
+    @abstractmethod
+    def crop_scores(self, outputs: Any, crop: int, size: Sequence[int]) -> Tensor:
+        """Scores fp32 [classes, h, w] of one crop at `size` = (h, w); the highest is the prediction."""
+
+    @property
+    def metric(self) -> dict[str, Any]:
+        counted = [c for c in range(len(self.class_names)) if c != self.background]
+        return {"name": self.metric_name, "kind": "mean_iou", "classes": counted}
+
+    def states(self, outputs: Any, targets: Sequence[np.ndarray]) -> list[State]:
+        """Predictions are compared at the labels' resolution. Of a sliding window the crops' scores are
+        averaged where they overlap; labels have their image's size then.
+
+        ConfigError where preprocessing cuts parts of the image away: their labels would be missed.
+        """
+        if self.preprocess.crop_pct is not None:
+            raise ConfigError(
+                "preprocess.crop_pct must be null: a label map is of the whole image."
+            )
+        states, first = [], 0
+        for label in targets:
+            corners = self.preprocess.corners(*label.shape)
+            scores = self._image_scores(outputs, first, corners, label.shape)
+            first += len(corners)
+            states.append(counts(label, scores.argmax(0).cpu().numpy(), len(self.class_names)))
+        made = len(outputs if isinstance(outputs, Tensor) else outputs[0])
+        if made != first:
+            raise ConfigError(
+                f"{made} crops were predicted, labels of these sizes need {first}: with a sliding "
+                "window labels must have their image's size."
+            )
+        return states
+
+    def _image_scores(
+        self, outputs: Any, first: int, corners: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> Tensor:
+        """Scores [classes, H, W] of the image whose crops begin at `first`."""
+        if self.preprocess.slide is None or self.preprocess.resize is None:
+            return self.crop_scores(outputs, first, size)
+        crop = self.preprocess.resize
+        return joined(
+            ((at, self.crop_scores(outputs, first + i, crop)) for i, at in enumerate(corners)), size
+        )
+
+    def augment(
+        self,
+        image: np.ndarray,
+        target: np.ndarray,
+        size: tuple[int, int],
+        rng: np.random.Generator | None,
+    ) -> Sample:
+        return segmentation_sample(image, target, self.preprocess, size, rng)
 
 
 class PyramidHead(nn.Module):
@@ -50,19 +124,12 @@ class PyramidHead(nn.Module):
         return self.classifier(F.gelu(total))
 
 
-class SegmentationModel(TaskModel):
+class SegmentationModel(SemanticModel):
     """Backbone and pyramid head.
 
     class_names: one per output channel. background: index of a class that the metric leaves out and
     the loss weighs down, or None.
     """
-
-    task = "semantic_segmentation"
-    readers: ClassVar[Mapping[str, type[Reader]]] = {
-        "cityscapes": Cityscapes,
-        "ade20k": ADE20K,
-        "folder": SegmentationFolder,
-    }
 
     def __init__(
         self,
@@ -75,47 +142,25 @@ class SegmentationModel(TaskModel):
         head_channels: int = 48,
         metric_name: str = "miou",
     ) -> None:
-        _check_classes(class_names, background)
+        check_class_names(class_names, MAX_CLASSES)
+        _check_background(background, len(class_names))
         _check_head(head_channels, background_weight, metric_name)
-        head = PyramidHead(backbone.config.dims, head_channels, len(class_names))
+        dims = [backbone.config.dims[stage] for stage in backbone.out_stages]
+        head = PyramidHead(dims, head_channels, len(class_names))
         super().__init__(backbone, head, preprocess or Preprocess())
         self.class_names, self.background = tuple(class_names), background
         self.background_weight, self.head_channels = background_weight, head_channels
         self.metric_name = metric_name
 
-    @property
-    def metric(self) -> dict[str, Any]:
-        counted = [c for c in range(len(self.class_names)) if c != self.background]
-        return {"name": self.metric_name, "kind": "mean_iou", "classes": counted}
-
     def loss(self, images_BCHW: Tensor, targets: Sequence[np.ndarray]) -> Tensor:
         """Mean cross entropy over the pixels that count; zero where no pixel of the batch does."""
-        labels_BHW = torch.from_numpy(np.stack(targets)).to(images_BCHW.device)
-        logits = _resize(self(images_BCHW), labels_BHW.shape[-2:])
-        weight = torch.ones(len(self.class_names), device=logits.device)
+        weight = torch.ones(len(self.class_names), device=images_BCHW.device)
         if self.background is not None:
             weight[self.background] = self.background_weight
-        if not weight[labels_BHW[labels_BHW != IGNORED_LABEL].long()].any():
-            return 0.0 * logits.float().sum()  # a mean over nothing would be NaN
-        return F.cross_entropy(
-            logits.float(), labels_BHW.long(), weight=weight, ignore_index=IGNORED_LABEL
-        )
+        return pixel_loss(self(images_BCHW), stacked(targets, images_BCHW.device), weight)
 
-    def augment(
-        self,
-        image: np.ndarray,
-        target: np.ndarray,
-        size: tuple[int, int],
-        rng: np.random.Generator | None,
-    ) -> Sample:
-        return segmentation_sample(image, target, self.preprocess, size, rng)
-
-    def states(self, outputs: Tensor, targets: Sequence[np.ndarray]) -> list[State]:
-        states = []
-        for logits_CHW, label in zip(outputs.float(), targets, strict=True):
-            predicted = _resize(logits_CHW[None], label.shape).argmax(1)[0].cpu().numpy()
-            states.append(counts(label, predicted, len(self.class_names)))
-        return states
+    def crop_scores(self, outputs: Tensor, crop: int, size: Sequence[int]) -> Tensor:
+        return upsampled(outputs[crop : crop + 1].float(), size)[0]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -142,13 +187,8 @@ class SegmentationModel(TaskModel):
         )
 
 
-def _check_classes(class_names: Sequence[str], background: int | None) -> None:
-    named = isinstance(class_names, (list, tuple)) and all(isinstance(n, str) for n in class_names)
-    if not named or not 1 <= len(class_names) <= IGNORED_LABEL:
-        raise ConfigError(f"a segmentation model needs a list of 1 to {IGNORED_LABEL} class names.")
-    if background is None:
-        return
-    if type(background) is not int or not 0 <= background < len(class_names):
+def _check_background(background: int | None, classes: int) -> None:
+    if background is not None and (type(background) is not int or not 0 <= background < classes):
         raise ConfigError(f"background is {background!r}; it is the index of a class, or None.")
 
 
@@ -162,8 +202,24 @@ def _check_head(head_channels: int, background_weight: float, metric_name: str) 
         raise ConfigError("metric_name is a name, such as miou.")
 
 
-def _resize(logits_BCHW: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits at the labels' resolution."""
-    if tuple(logits_BCHW.shape[-2:]) == tuple(size):
-        return logits_BCHW
-    return F.interpolate(logits_BCHW, size=tuple(size), mode="bilinear", align_corners=False)
+def stacked(targets: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Label maps of one size as one tensor [B, h, w]."""
+    return torch.from_numpy(np.stack(targets)).to(device)
+
+
+def pixel_loss(logits_BCHW: Tensor, labels_BHW: Tensor, weight_C: Tensor) -> Tensor:
+    """Mean cross entropy over the pixels that count, at the labels' resolution; zero where none does.
+
+    A class with weight 0 counts as little as IGNORED_LABEL.
+    """
+    logits = upsampled(logits_BCHW, labels_BHW.shape[-2:]).float()
+    if not weight_C[labels_BHW[labels_BHW != IGNORED_LABEL].long()].any():
+        return 0.0 * logits.sum()  # a mean over nothing would be NaN
+    return F.cross_entropy(logits, labels_BHW.long(), weight=weight_C, ignore_index=IGNORED_LABEL)
+
+
+def upsampled(maps_BCHW: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps at another resolution, bilinearly."""
+    if tuple(maps_BCHW.shape[-2:]) == tuple(size):
+        return maps_BCHW
+    return F.interpolate(maps_BCHW, size=tuple(size), mode="bilinear", align_corners=False)

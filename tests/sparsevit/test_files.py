@@ -61,7 +61,7 @@ def test_the_shipped_supernet_loads_dense() -> None:
 def test_a_network_that_is_no_swin_is_named(tmp_path: Path) -> None:
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     save_file(other.state_dict(), tmp_path / "resnet.safetensors")
-    with pytest.raises(CheckpointMismatch, match="no task model"):
+    with pytest.raises(CheckpointMismatch, match="no Swin backbone"):
         load_model(tmp_path / "resnet.safetensors")
 
 

@@ -25,8 +25,9 @@ def check_fit(
 ) -> None:
     """Raises CheckpointMismatch unless the tensors are exactly the network's.
 
-    Each must be there (those of `optional` may lack), of its shape, a float type, and finite in
-    fp32. Only names and shapes of `network` are looked at: it may lie on the meta device.
+    Each must be there (those of `optional` may lack), of its shape, a float type (a counter of the
+    network: its own type), and finite in fp32. Only names, shapes and types of `network` are looked
+    at: it may lie on the meta device.
     shown: what the file calls a tensor of the network, where it has other names.
     """
     expected = network.state_dict()
@@ -43,7 +44,7 @@ def check_fit(
                 f"{name}: {shown(key)} is {list(tensor.shape)}, the architecture needs "
                 f"{list(expected[key].shape)}."
             )
-        if tensor.dtype not in WEIGHT_TYPES:
+        if tensor.dtype not in (*WEIGHT_TYPES, expected[key].dtype):
             raise CheckpointMismatch(
                 f"{name}: {shown(key)} is {tensor.dtype}; weights are float16, bfloat16, float32 or "
                 "float64."

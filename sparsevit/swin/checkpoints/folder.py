@@ -46,6 +46,24 @@ def read_checkpoint(path: Path) -> Content:
     return _read_folder(path) if folder else (*read_tensors(path), None)
 
 
+def read_document(path: Path, name: str) -> dict[str, Any] | None:
+    """A JSON file of a model folder; None where there is none, or the path is a weights file."""
+    return _read_json(path, name) if path.is_dir() and _exists(path, name) else None
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that `read_checkpoint` takes its tensors from, in order of name."""
+    if not path.is_dir():
+        return [path]
+    for weights in WEIGHTS:
+        if _exists(path, weights):
+            return [path / weights]
+        if _exists(path, weights + INDEX):
+            shards = _read_json(path, weights + INDEX)["weight_map"].values()
+            return [path / name for name in sorted(set(shards))]
+    return []
+
+
 def _read_folder(folder: Path) -> Content:
     """safetensors are preferred to pickles, one file to shards."""
     config = _read_json(folder, CONFIG) if _exists(folder, CONFIG) else None

@@ -48,7 +48,7 @@ def load_backbone(
         tensors,
         path.name,
         window_size=window_size,
-        small_map=small_map or _stated_small_map(metadata, config, path.name),
+        small_map=small_map or stated_small_map(metadata, config, path.name),
         config=config,
     )
     model.load_report = replace(model.load_report, path=str(path))
@@ -68,12 +68,7 @@ def backbone_from_tensors(
     name: what messages call the tensors. config: the content of a Hugging Face config.json.
     All else, and what is raised, as for `load_backbone`.
     """
-    place, notes = find(tensors, name)
-    grid = None
-    if config is not None and place.dialect.name in huggingface.NAMES:
-        grid = huggingface.check_config(config, name)
-    found = translate(tensors, place, name, grid)
-    stored = infer_config(found, name)
+    found, stored, notes = read_backbone(tensors, name, config)
     lacking = [i for i in range(len(stored.depths)) if i not in found.normed]
     optional = [f"norm{i}.{leaf}" for i in lacking for leaf in LEAVES]
     with torch.device("meta"):
@@ -89,9 +84,25 @@ def backbone_from_tensors(
         notes += (_warn_of_window(name, stored.window_size, chosen.window_size),)
     model = SparseSwin(chosen)
     model.load_state_dict(model.state_dict() | found.own)
-    notes += _notes(found, lacking, chosen, small_map is None)
+    notes += _norm_notes(found, lacking) + backbone_notes(found, chosen, small_map is None)
     model.load_report = _report(found, name, notes)
     return model.eval()
+
+
+def read_backbone(
+    tensors: Mapping[str, Tensor], name: str, config: Mapping[str, Any] | None = None
+) -> tuple[Translation, SwinConfig, tuple[str, ...]]:
+    """The backbone's tensors by our names, its architecture but for small_map, notes on the choice.
+
+    Nothing is compared yet: `check_fit` is for that. Arguments and errors as of
+    `backbone_from_tensors`.
+    """
+    place, notes = find(tensors, name)
+    grid = None
+    if config is not None and place.dialect.name in huggingface.NAMES:
+        grid = huggingface.check_config(config, name)
+    found = translate(tensors, place, name, grid)
+    return found, infer_config(found, name), notes
 
 
 def infer_config(found: Translation, name: str) -> SwinConfig:
@@ -167,7 +178,7 @@ def _warn_of_window(name: str, old: int, new: int) -> str:
     return text
 
 
-def _stated_small_map(
+def stated_small_map(
     metadata: Mapping[str, str], config: Mapping[str, Any] | None, name: str
 ) -> str | None:
     """What save_backbone, save_model and SparseSwinConfig wrote of it: tensors cannot tell."""
@@ -187,16 +198,19 @@ def _stated_small_map(
     return small_map
 
 
-def _notes(
-    found: Translation, lacking: list[int], config: SwinConfig, by_default: bool
-) -> tuple[str, ...]:
+def _norm_notes(found: Translation, lacking: list[int]) -> tuple[str, ...]:
     notes: list[str] = []
-    last = len(found.depths) - 1
     if found.single_norm and not found.place.dialect.alike:
-        notes.append(f"Its final norm became the output norm of stage {last + 1}.")
+        notes.append(f"Its final norm became the output norm of stage {len(found.depths)}.")
     if lacking:
         stages = ", ".join(str(stage + 1) for stage in lacking)
         notes.append(f"It has no output norm for stages {stages}: there it starts untrained.")
+    return tuple(notes)
+
+
+def backbone_notes(found: Translation, config: SwinConfig, by_default: bool) -> tuple[str, ...]:
+    """by_default: whether nobody said what happens to small maps."""
+    notes: list[str] = []
     if found.place.dialect.unfold_merge:
         notes.append("Its patch merging was reordered from the order of nn.Unfold.")
     if config.absolute_positions is not None:

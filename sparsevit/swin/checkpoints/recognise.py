@@ -45,12 +45,15 @@ EMA = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
 DERIVED = "follows from the architecture"
 UNUSED_NORM = "a final norm that a backbone with stage norms does not use"
 REST = "another part of a larger model"
+COPY = "an EMA copy"
+TRAINING = "state of the training"
+PASSED = (COPY, TRAINING)  # what training leaves behind, of no use with other weights
 # In order: the first that a key matches is why it was left.
 REASONS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (DERIVED, re.compile(r"(relative_position_index|relative_coords_table|attn_mask)$")),
     ("only used in pre-training", re.compile(r"(^|\.)mask_token$")),
-    ("an EMA copy", EMA),
-    ("state of the training", re.compile(r"(^|\.)(optim\w*|(lr_)?scheduler\w*|scaler)\.")),
+    (COPY, EMA),
+    (TRAINING, re.compile(r"(^|\.)(optim\w*|(lr_)?scheduler\w*|scaler)\.")),
     ("a head", re.compile(r"^(head|heads|classifier|fc)\.")),
     (UNUSED_NORM, re.compile(r"^(norm|(swin\.)?layernorm)\.")),
 )

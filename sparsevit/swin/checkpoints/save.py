@@ -16,7 +16,7 @@ from sparsevit.swin.checkpoints.dialect import POSITIONS, Dialect, fill, our_key
 from sparsevit.swin.checkpoints.reading import SAFETENSORS_SUFFIX, TORCH_SUFFIXES
 from sparsevit.swin.checkpoints.recognise import DIALECTS, Place, find
 from sparsevit.swin.checkpoints.translate import LEAVES, default_small_map, translate
-from sparsevit.swin.checkpoints.writing import write_whole
+from sparsevit.swin.checkpoints.writing import safetensors_bytes, write_whole
 from sparsevit.swin.model import SparseSwin
 
 
@@ -32,11 +32,9 @@ def save_backbone(
     path = Path(path)
     tensors = backbone_to_tensors(model, dialect=dialect, prefix=prefix)
     if path.suffix == SAFETENSORS_SUFFIX:
-        from safetensors.torch import save
-
         # transformers opens no file whose metadata lacks the format.
         metadata = {"format": "pt", "architecture": json.dumps(model.config.to_dict())}
-        raw = save(tensors, metadata)
+        raw = safetensors_bytes(tensors, metadata)
     elif path.suffix in TORCH_SUFFIXES:
         _warn_of_small_map(tensors, path.name, model.config.small_map)
         buffer = io.BytesIO()

@@ -1,0 +1,206 @@
+"""Semantic segmentation by transformers' Mask2Former (Cheng et al., CVPR 2022, arXiv 2112.01527)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsevit.data.preprocess import Preprocess
+from sparsevit.errors import ConfigError
+from sparsevit.swin.model import SparseSwin
+from sparsevit.tasks import huggingface
+from sparsevit.tasks.base import check_class_names
+from sparsevit.tasks.foreign import ForeignCheckpoint, ForeignHead
+from sparsevit.tasks.semantic import IGNORED_LABEL, MAX_CLASSES, SemanticModel, upsampled
+
+SETTINGS: dict[str, huggingface.Check] = {
+    "feature_size": huggingface.MAX_WIDTH,
+    "mask_feature_size": huggingface.MAX_WIDTH,
+    "hidden_dim": huggingface.MAX_WIDTH,
+    "encoder_feedforward_dim": huggingface.MAX_WIDTH,
+    "dim_feedforward": huggingface.MAX_WIDTH,
+    "activation_function": str,
+    "encoder_layers": huggingface.MAX_LAYERS,
+    "decoder_layers": huggingface.MAX_LAYERS,
+    "num_attention_heads": huggingface.MAX_WIDTH,
+    "num_queries": huggingface.MAX_WIDTH,
+    "dropout": float,
+    "pre_norm": bool,
+    "enforce_input_projection": bool,
+    "common_stride": huggingface.MAX_WIDTH,
+    "feature_strides": list,
+    "no_object_weight": float,
+    "class_weight": float,
+    "mask_weight": float,
+    "dice_weight": float,
+    "train_num_points": huggingface.MAX_POINTS,
+    "oversample_ratio": float,
+    "importance_sample_ratio": float,
+}
+NAMES = {
+    "head.decoder.": "model.pixel_level_module.decoder.",
+    "head.transformer.": "model.transformer_module.",
+    "head.class_predictor.": "class_predictor.",
+}
+MAPS = 4  # that the pixel decoder is made for
+
+
+class Queries(NamedTuple):
+    """What each query says: class logits [B, queries, classes + 1], the last for no object, and mask
+    logits [B, queries, h, w]."""
+
+    classes: Tensor
+    masks: Tensor
+
+
+class Mask2FormerHead(nn.Module):
+    """transformers' pixel decoder, transformer decoder and classifier, on four feature maps."""
+
+    def __init__(self, settings: dict[str, Any], dims: Sequence[int], classes: int) -> None:
+        from transformers import Mask2FormerConfig
+        from transformers.models.mask2former import modeling_mask2former as theirs
+
+        super().__init__()
+        self.config = config = Mask2FormerConfig(**settings, num_labels=classes)
+        if len(dims) != MAPS:
+            raise ConfigError(f"Mask2Former needs {MAPS} feature maps, not {len(dims)}.")
+        if config.enforce_input_projection or config.feature_size != config.hidden_dim:
+            # It keeps their projections in a plain list, so that no checkpoint has their weights.
+            raise ConfigError(
+                "transformers neither trains nor stores the projections between a feature_size and a "
+                "hidden_dim that differ, or that enforce_input_projection asks for."
+            )
+        self.decoder = theirs.Mask2FormerPixelDecoder(config, feature_channels=dims)
+        self.transformer = theirs.Mask2FormerTransformerModule(config.feature_size, config)
+        self.class_predictor = nn.Linear(config.hidden_dim, classes + 1)
+
+    def layers(self, features: Sequence[Tensor]) -> list[Queries]:
+        """The predictions of every decoder layer, the last one's last."""
+        pixels = self.decoder(list(features), return_dict=True)
+        decoded = self.transformer(
+            multi_scale_features=pixels.multi_scale_features, mask_features=pixels.mask_features
+        )
+        found = zip(decoded.intermediate_hidden_states, decoded.masks_queries_logits, strict=True)
+        return [Queries(self.class_predictor(x.transpose(0, 1)), masks) for x, masks in found]
+
+    def forward(self, features: Sequence[Tensor]) -> Queries:
+        return self.layers(features)[-1]
+
+
+class Mask2Former(SemanticModel):
+    """SparseSwin with the head of transformers' Mask2FormerForUniversalSegmentation.
+
+    Its outputs are that model's class_queries_logits and masks_queries_logits. A class's score at a
+    pixel is the sum over the queries of its probability, no object left out, times the mask's, as
+    in the paper. Masks are upsampled to the labels' size first, as in the original code;
+    transformers' post_process_semantic_segmentation goes through 384 x 384 pixels instead, and so
+    gives slightly other maps.
+    settings: fields of Mask2FormerConfig (SETTINGS); what is left out is transformers' default.
+    """
+
+    def __init__(
+        self,
+        backbone: SparseSwin,
+        class_names: Sequence[str],
+        settings: dict[str, Any] | None = None,
+        *,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        check_class_names(class_names, MAX_CLASSES)
+        self.settings = dict(settings or {})
+        huggingface.check_settings(self.settings, SETTINGS)
+        dims = [backbone.config.dims[stage] for stage in backbone.out_stages]
+        head = huggingface.built(lambda: Mask2FormerHead(self.settings, dims, len(class_names)))
+        super().__init__(backbone, head, preprocess or Preprocess())
+        self.class_names = tuple(class_names)
+
+    def loss(self, images_BCHW: Tensor, targets: Sequence[np.ndarray]) -> Tensor:
+        """transformers' criterion: queries are matched to the classes that occur in each image, and
+        every decoder layer's classes and masks are compared with them; zero where nothing occurs."""
+        layers = [
+            Queries(found.classes.float(), found.masks.float())
+            for found in self.head.layers(self.backbone(images_BCHW))
+        ]
+        objects = [_objects(target, images_BCHW.device) for target in targets]
+        if not any(len(classes) for classes, _ in objects):
+            return 0.0 * (layers[-1].classes.sum() + layers[-1].masks.sum())
+        return self._criterion(layers, *zip(*objects, strict=True))
+
+    def _criterion(
+        self, layers: list[Queries], classes: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> Tensor:
+        from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
+
+        config = self.head.config
+        weights = {
+            "loss_cross_entropy": config.class_weight,
+            "loss_mask": config.mask_weight,
+            "loss_dice": config.dice_weight,
+        }
+        # Made when it is needed: it needs scipy, which evaluation does not.
+        criterion = Mask2FormerLoss(config, weights).to(layers[-1].classes.device)
+        auxiliary = [
+            {"class_queries_logits": q.classes, "masks_queries_logits": q.masks}
+            for q in layers[:-1]
+        ]
+        losses = criterion(
+            masks_queries_logits=layers[-1].masks,
+            class_queries_logits=layers[-1].classes,
+            mask_labels=list(masks),
+            class_labels=list(classes),
+            auxiliary_predictions=auxiliary,
+        )
+        return sum(
+            weight * loss
+            for kind, weight in weights.items()
+            for name, loss in losses.items()
+            if name.startswith(kind)
+        )
+
+    def crop_scores(self, outputs: Queries, crop: int, size: Sequence[int]) -> Tensor:
+        classes = outputs.classes[crop].float().softmax(-1)[:, :-1]
+        masks = upsampled(outputs.masks[crop : crop + 1].float(), size)[0].sigmoid()
+        return torch.einsum("qc,qhw->chw", classes, masks)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "model": "mask2former",
+            "class_names": list(self.class_names),
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def from_description(
+        cls, backbone: SparseSwin, document: dict[str, Any], preprocess: Preprocess
+    ) -> Mask2Former:
+        return cls(backbone, document["class_names"], document["settings"], preprocess=preprocess)
+
+    @classmethod
+    def head_in(cls, checkpoint: ForeignCheckpoint) -> ForeignHead | None:
+        """A folder of transformers whose config.json is Mask2Former's."""
+        config = checkpoint.config or {}
+        if config.get("model_type") != "mask2former":
+            return None
+        settings = huggingface.settings_of(config, SETTINGS, checkpoint.name)
+        return ForeignHead(
+            description={
+                "task": cls.task,
+                "model": "mask2former",
+                "class_names": huggingface.class_names(checkpoint, "class_predictor", others=1),
+                "settings": settings,
+            },
+            names=NAMES,
+            out_stages=huggingface.out_stages(checkpoint),
+        )
+
+
+def _objects(labels: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The classes of a label map [n], and where each is: [n, h, w], 0 or 1."""
+    found = np.unique(labels[labels != IGNORED_LABEL])
+    masks = torch.from_numpy(labels[None] == found[:, None, None])
+    return torch.from_numpy(found).long().to(device), masks.float().to(device)
