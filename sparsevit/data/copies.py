@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sparsevit.data.base import Dataset
@@ -13,34 +13,38 @@ from sparsevit.errors import DatasetError
 PIECE = 4096  # bytes compared first: of two images of equal size these nearly always differ
 
 
-def copies(known: Dataset, dataset: Dataset) -> Iterator[tuple[int, Path]]:
-    """(index in `dataset`, file in `known`) of every image of `dataset` that is also in `known`.
+def copies(known: Iterable[Path], dataset: Dataset) -> Iterator[tuple[int, Path]]:
+    """(index in `dataset`, known file) of every image of `dataset` that is also a known file.
 
-    It is there where it is the same file (a link), or where all bytes are equal. Cheap on large sets:
-    only files whose size occurs in both are opened, and nearly always one small piece is read.
-    Memory grows with `known`, so that is the smaller one.
+    It is where it is the same file (a link), or where all bytes are equal. Cheap on large sets: only
+    files whose size occurs in both are opened, and nearly always one small piece of them is read.
+    Memory grows with `known` alone.
     """
-    sizes: dict[int, list[int]] = {}
-    for index in range(len(known)):
-        for path in known.files(index)[:1]:
-            sizes.setdefault(_stat(path).st_size, []).append(index)
-    pieces: dict[int, dict[int, list[int]]] = {}  # of the sizes met so far: piece -> indices
+    sizes: dict[int, list[Path]] = {}
+    for path in known:
+        sizes.setdefault(_size(path), []).append(path)
+    pieces: dict[int, dict[int, list[Path]]] = {}  # of the sizes met so far: piece -> files
     for index in range(len(dataset)):
-        for path in dataset.files(index)[:1]:
-            size = _stat(path).st_size
-            if size not in sizes:
-                continue
-            if size not in pieces:
-                pieces[size] = _by_piece(known, sizes[size], size)
-            alike = (known.files(i)[0] for i in pieces[size].get(_piece(path, size), ()))
-            if (same := next((other for other in alike if _equal(path, other)), None)) is not None:
-                yield index, same
+        path = dataset.files(index)[0]
+        size = _size(path)
+        if size not in sizes:
+            continue
+        if size not in pieces:
+            pieces[size] = _by_piece(sizes[size], size)
+        alike = pieces[size].get(_piece(path, size), ())
+        same = next((other for other in alike if _equal(path, other)), None)
+        if same is not None:
+            yield index, same
 
 
-def _by_piece(dataset: Dataset, indices: list[int], size: int) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for index in indices:
-        found.setdefault(_piece(dataset.files(index)[0], size), []).append(index)
+def image_files(dataset: Dataset) -> list[Path]:
+    return [dataset.files(index)[0] for index in range(len(dataset))]
+
+
+def _by_piece(paths: Iterable[Path], size: int) -> dict[int, list[Path]]:
+    found: dict[int, list[Path]] = {}
+    for path in paths:
+        found.setdefault(_piece(path, size), []).append(path)
     return found
 
 
@@ -61,8 +65,8 @@ def _equal(path: Path, other: Path) -> bool:
         raise DatasetError(f"{path} or {other} cannot be read: {error}.") from error
 
 
-def _stat(path: Path) -> os.stat_result:
+def _size(path: Path) -> int:
     try:
-        return path.stat()
+        return path.stat().st_size
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error

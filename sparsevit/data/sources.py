@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsevit.data.base import Dataset, Splits, Subset, hold_out
-from sparsevit.data.copies import copies
+from sparsevit.data.copies import copies, image_files
 from sparsevit.data.digits import CLASSES, DigitCanvases
 from sparsevit.errors import DatasetError
 
@@ -60,8 +60,7 @@ def open_training(dataset: DatasetLike, task: TaskModel) -> Dataset:
         )
     training = _open(spec, spec["train_split"], task)
     splits = open_splits(spec, task)
-    _check_apart(training, splits.search, "training", "search")
-    _check_apart(training, splits.report, "training", "report")
+    _check_apart(training, "training", {"search": splits.search, "report": splits.report})
     return training
 
 
@@ -77,7 +76,7 @@ def open_splits(dataset: DatasetLike, task: TaskModel) -> Splits:
     if spec["report_split"] == spec["search_split"]:
         raise DatasetError("report_split must differ from search_split, or be left out.")
     report = _open(spec, spec["report_split"], task)
-    _check_apart(search, report, "search", "report")
+    _check_apart(search, "search", {"report": report})
     return Splits(search, report, spec["search_split"], spec["report_split"])
 
 
@@ -111,14 +110,20 @@ def dataset_sha256(dataset: DatasetLike, task: TaskModel) -> str:
     for split in sorted({spec["search_split"], spec["report_split"]} - {None}):
         read = _open(spec, split, task)
         for index in range(len(read)):
-            image, *annotations = read.files(index)
-            for path in (image, *annotations):
-                facts = path.stat()
-                name = path.relative_to(root)
-                digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-            for path in annotations:
-                digest.update(path.read_bytes())
+            _update(digest, root, *read.files(index))
     return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, root: Path, image: Path, *annotations: Path) -> None:
+    try:
+        for path in (image, *annotations):
+            facts = path.stat()
+            name = path.relative_to(root)
+            digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        for path in annotations:
+            digest.update(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"a file of the data set cannot be read: {error}.") from error
 
 
 def _open(spec: Mapping[str, Any], split: str, task: TaskModel) -> Dataset:
@@ -138,22 +143,23 @@ def _open(spec: Mapping[str, Any], split: str, task: TaskModel) -> Dataset:
     return readers[name](root, split, task.class_names)
 
 
-def _check_apart(one: Dataset, other: Dataset, first: str, second: str) -> None:
+def _check_apart(dataset: Dataset, name: str, others: Mapping[str, Dataset]) -> None:
     """No image may be in two splits: a metric would be of images that the model was fitted to."""
-    found = [(one.files(index)[0], same) for index, same in islice(copies(other, one), SHOWN + 1)]
-    if found:
-        named = ", ".join(f"{image} (there {same})" for image, same in found[:SHOWN])
-        more = ", and more" if len(found) > SHOWN else ""
-        raise DatasetError(
-            f"images are both in the {first} and in the {second} split, by link or as a copy: "
-            f"{named}{more}. Remove them from one of the two."
-        )
+    known = {path: other for other, split in others.items() for path in image_files(split)}
+    found = [*islice(copies(known, dataset), SHOWN + 1)]
+    if not found:
+        return
+    shown = ", ".join(f"{dataset.files(index)[0]} (there {same})" for index, same in found[:SHOWN])
+    raise DatasetError(
+        f"images are both in the {name} and in the {known[found[0][1]]} split, by link or as a copy: "
+        f"{shown}{', and more' if len(found) > SHOWN else ''}. Remove them from one of the two."
+    )
 
 
 def _hold_out(dataset: Dataset, name: str, share: float) -> Splits:
     """`hold_out`, with each image of the search that equals a held out one moved to the report."""
     splits = hold_out(dataset, name, share)
-    moved = {index for index, _ in copies(splits.report, splits.search)}
+    moved = {index for index, _ in copies(image_files(splits.report), splits.search)}
     if not moved:
         return splits
     search, report = splits.search.indices, splits.report.indices
@@ -185,6 +191,8 @@ def _digits_splits(spec: Mapping[str, Any]) -> Splits:
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:
-    if limit is None or limit >= len(dataset):
+    """`limit` images, evenly spread: the first ones of a set in order of class would be of one."""
+    images = len(dataset)
+    if limit is None or limit >= images:
         return dataset
-    return Subset(dataset, range(limit))
+    return Subset(dataset, [int((i + 0.5) * images / limit) for i in range(limit)])

@@ -81,9 +81,9 @@ def test_a_named_report_split_is_used_whole(folder: Path, model: SegmentationMod
         open_splits({"path": str(folder), "report_split": "val"}, model)
 
 
-def test_limit_takes_the_first_images(folder: Path, model: SegmentationModel) -> None:
+def test_limit_takes_images_from_the_whole_set(folder: Path, model: SegmentationModel) -> None:
     splits = open_splits({"path": str(folder), "report_split": "test", "limit": 4}, model)
-    assert len(splits.search) == 4
+    assert [splits.search.files(i)[0].stem for i in range(4)] == ["01", "03", "06", "08"]
 
 
 def test_the_hash_sees_annotations_and_files(folder: Path, model: SegmentationModel) -> None:
@@ -91,6 +91,16 @@ def test_the_hash_sees_annotations_and_files(folder: Path, model: SegmentationMo
     assert dataset_sha256(str(folder), model) == before
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(annotation(folder))
     assert dataset_sha256(str(folder), model) != before
+
+
+def test_the_hash_names_a_file_that_went_away(
+    folder: Path, model: SegmentationModel, monkeypatch
+) -> None:
+    pairs = SegmentationFolder(folder, "val", NAMES).pairs
+    monkeypatch.setattr(SegmentationFolder, "pairs", pairs)  # listed before it went
+    annotation(folder).unlink()
+    with pytest.raises(DatasetError, match=r"cannot be read: .*val/00\.png"):
+        dataset_sha256(str(folder), model)
 
 
 def test_unknown_fields_are_refused() -> None:

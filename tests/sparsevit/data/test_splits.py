@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparsevit.data import copies as copies_module
-from sparsevit.data.copies import copies
+from sparsevit.data.copies import copies, image_files
 from sparsevit.data.segmentation_folder import SegmentationFolder
 from sparsevit.data.sources import open_splits, open_training
 from sparsevit.errors import DatasetError
@@ -102,7 +102,7 @@ def test_copies_within_a_split_are_held_out_together(
     how(image(folder, "val", held_out), image(folder, "val", 0))
     splits = open_splits(spec(folder, None), model)
     assert (splits.report.indices, splits.search.indices) == ([0, held_out], [1, 3, 4])
-    assert not [*copies(splits.report, splits.search)]
+    assert not [*copies(image_files(splits.report), splits.search)]
 
 
 def test_copies_of_one_image_alone_cannot_be_split(folder: Path, model: SegmentationModel) -> None:
@@ -125,7 +125,7 @@ def test_only_files_of_equal_size_are_read(folder: Path, monkeypatch) -> None:
     monkeypatch.setattr(
         copies_module, "_piece", lambda path, size: opened.append(path) or real(path, size)
     )
-    assert [*copies(val, train)] == []
+    assert [*copies(image_files(val), train)] == []
     assert {*opened} == {val.files(2)[0], train.files(3)[0]}
 
 
@@ -134,6 +134,6 @@ def test_equal_middles_are_no_copies(folder: Path) -> None:
     size = 3 * copies_module.PIECE
     train.files(1)[0].write_bytes(b"a" + b"x" * size + b"a")
     val.files(4)[0].write_bytes(b"b" + b"x" * size + b"b")
-    assert [*copies(val, train)] == []
+    assert [*copies(image_files(val), train)] == []
     val.files(4)[0].write_bytes(b"a" + b"x" * size + b"a")
-    assert [*copies(val, train)] == [(1, val.files(4)[0])]
+    assert [*copies(image_files(val), train)] == [(1, val.files(4)[0])]
