@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sparsevit.errors import (
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.swin.checkpoints.reading import read_tensors
 from sparsevit.tasks.classification import IMAGENET, ClassificationModel
+from tests.sparsevit.checkpoints.damage import spoiled
 from tests.sparsevit.tasks.classifiers import (
     CLASSES,
     SIZE,
@@ -283,3 +285,17 @@ def test_what_exists_is_never_fetched(monkeypatch, tmp_path: Path) -> None:
     assert sparsevit.load_model("org/name").load_report.path == "org/name"
     with pytest.raises(CheckpointError, match="there is no checkpoint file"):
         sparsevit.load_model("org/other.safetensors")
+
+
+def test_damaged_files_of_another_dialect_load_or_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    sparsevit.save_model(sparsevit.load_model(SOURCES["timm"](tmp_path).path), path)
+    raw = path.read_bytes()
+    refused = 0
+    for seed in range(150):
+        path.write_bytes(spoiled(raw, random.Random(seed)))
+        try:
+            sparsevit.load_model(path)
+        except CheckpointError:
+            refused += 1
+    assert refused > 50
