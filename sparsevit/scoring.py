@@ -71,26 +71,14 @@ def score_checkpoint(
 
 
 def spread_score(
-    model: TaskModel,
-    configs: Sequence[SparsityConfig],
-    dataset: Dataset,
-    size: tuple[int, int] | None = None,
+    model: TaskModel, configs: Sequence[SparsityConfig], dataset: Dataset
 ) -> list[float]:
-    """The metric of configs of one score, on up to SPREAD_IMAGES images spread over a data set.
-
-    size: (height, width) that images are resized to where the model's preprocessing does not.
-    """
+    """The metric of configs of one score, on up to SPREAD_IMAGES images spread over a data set."""
     images = min(SPREAD_IMAGES, len(dataset))
     indices = [int((i + 0.5) * len(dataset) / images) for i in range(images)]
-    before = model.preprocess
-    if before.resize is None:
-        model.preprocess = before.updated({"resize": size})
-    try:
-        genes = [config.genes for config in configs]
-        states = evaluate(model, genes, configs[0].score, dataset, indices)
-    finally:
-        model.preprocess = before
+    genes = [config.genes for config in configs]
     spec = model.metric
+    states = evaluate(model, genes, configs[0].score, dataset, indices)
     return [metrics.value(metrics.merge(folds, spec), spec) for folds in states]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,8 +25,14 @@ Seed = Annotated[
     int | None, typer.Option(min=0, help="The same seed and threads give the same weights.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda:0; under torchrun cpu or cuda.")]
-Height = Annotated[int | None, typer.Option(min=32, help="Of training images; see docs.")]
-Width = Annotated[int | None, typer.Option(min=32, help="Of training images; see docs.")]
+Height = Annotated[
+    int | None,
+    typer.Option(min=32, help="Pixels the model sees; default: its file's, or the images'."),
+]
+Width = Annotated[int | None, typer.Option(min=32, help="As --height.")]
+Crop = Annotated[
+    str | None, typer.Option(help="HxW: train on parts of this size; default: the whole size.")
+]
 TrainSplit = Annotated[str, typer.Option(help="Split of the data set to train on.")]
 SearchSplit = Annotated[str, typer.Option(help="Split that --eval-every scores on.")]
 EvalEvery = Annotated[
@@ -54,6 +61,7 @@ def adapt(
     score: Annotated[str | None, typer.Option(help="Window score; default: the library's.")] = None,
     height: Height = None,
     width: Width = None,
+    crop: Crop = None,
     format: Format = None,
     train_split: TrainSplit = "train",
     search_split: SearchSplit = "val",
@@ -97,6 +105,7 @@ def adapt(
         },
         score=score,
         size=_size(height, width),
+        crop=_crop(crop),
         device=device,
         resume=resume,
         restart=restart,
@@ -119,6 +128,7 @@ def finetune(
     precision: Precision = None,
     height: Height = None,
     width: Width = None,
+    crop: Crop = None,
     format: Format = None,
     train_split: TrainSplit = "train",
     search_split: SearchSplit = "val",
@@ -162,6 +172,7 @@ def finetune(
         },
         config=config,
         size=_size(height, width),
+        crop=_crop(crop),
         device=device,
         resume=resume,
         restart=restart,
@@ -177,3 +188,12 @@ def _size(height: int | None, width: int | None) -> tuple[int, int] | None:
     if height is None or width is None:
         raise typer.BadParameter("give --height and --width together, or neither")
     return height, width
+
+
+def _crop(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    if found is None:
+        raise typer.BadParameter(f"--crop is HEIGHTxWIDTH in pixels, such as 512x1024, not {text}")
+    return int(found[1]), int(found[2])

@@ -28,7 +28,11 @@ SHOWN_RATIO = 0.5  # beside dense, of an adaptation
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The arguments of `sparsevit adapt` or `finetune`; None in `settings`: as recommended."""
+    """The arguments of `sparsevit adapt` or `finetune`; None in `settings`: as recommended.
+
+    size: (height, width) that the model sees; None: what its config or file says. crop: of training
+    images; None: that size.
+    """
 
     kind: Kind
     checkpoint: str
@@ -38,6 +42,7 @@ class TrainingRun:
     score: str | None = None
     config: Path | None = None
     size: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
     device: str = "cpu"
     resume: Path | None = None
     restart: bool = False
@@ -51,7 +56,8 @@ class TrainingRun:
             model.backbone.set_activation_checkpointing(self.frugal)
             chosen = None if self.config is None else load_config(self.config)
             if chosen is not None:
-                chosen.check_weights(model.weights_sha256)
+                model.set_sparsity(chosen)  # its preprocessing applies, too
+            model.preprocess = model.preprocess.updated({"resize": self.size})
             training = self._open(model, chosen)
             self._to_the_end(training, model, chosen)
             if training.trainer.processes.first:
@@ -74,7 +80,7 @@ class TrainingRun:
             recommended(model.task, self.kind).updated(self.settings),
             get_score(self.score or DEFAULT_SCORE).name,
             None if chosen is None else chosen.sparsity,
-            self.size,
+            self.crop,
             self.file,
         )
         trainer = training.trainer
@@ -115,7 +121,7 @@ class TrainingRun:
             f" at {SHOWN_RATIO}": SparsityConfig.uniform(pairs, SHOWN_RATIO, score),
         }  # fmt: skip
         data = open_splits(self.dataset, model).search
-        values = spread_score(model, list(configs.values()), data, self.size)
+        values = spread_score(model, list(configs.values()), data)
         shown = ", ".join(f"{value:.3f}{name}" for name, value in zip(configs, values, strict=True))
         return f", {model.metric['name']} {shown}"
 
@@ -125,7 +131,7 @@ class TrainingRun:
             typer.echo(f"wrote {self.output} (sha256 {sha256[:12]})")
             return
         bound = self.output.with_suffix(".json")
-        weights = {"sha256": sha256, "source": "finetuned", "dialect": "sparsevit"}
+        weights = {"sha256": sha256, "source": "finetuned", "dialect": model.dialect}
         bound.write_text(
             json.dumps({"weights": weights} | chosen.sparsity.to_dict(), indent=2) + "\n"
         )

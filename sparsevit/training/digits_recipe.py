@@ -7,6 +7,7 @@ background and hardly teach anything at first; then whole canvases, then sparsit
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -29,9 +30,9 @@ ADAPT = TrainingSettings(steps=240, batch=4, learning_rate=5e-4, warmup=10, seed
 StageProgress = Callable[[str, int, int, float], None]
 
 
-def new_model() -> SegmentationModel:
+def new_model(seed: int = 0) -> SegmentationModel:
     """The untrained small Swin: three stages whose maps are whole windows at 448 px."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     backbone = SparseSwin(SwinConfig(embed_dim=24, depths=(2, 2, 6), num_heads=(1, 2, 4)))
     return SegmentationModel(
         backbone,
@@ -43,13 +44,22 @@ def new_model() -> SegmentationModel:
     )
 
 
-def train_dense(progress: StageProgress | None = None) -> SegmentationModel:
-    """The dense model, from scratch."""
-    model = new_model()
-    packed = DigitCanvases("train", PACKED.steps * PACKED.batch, 224, packed=True)
-    whole = DigitCanvases("train", WHOLE.steps * WHOLE.batch, CANVAS)
-    train(model, packed, PACKED, _named(progress, "packed canvases"))
-    train(model, whole, WHOLE, _named(progress, "whole canvases"))
+def train_dense(
+    progress: StageProgress | None = None, seed: int = 0, steps: int | None = None
+) -> SegmentationModel:
+    """The dense model, from scratch.
+
+    seed: 0 is the shipped network's; others have other weights, canvases and orders. steps: of either
+    part, where only the path is of interest.
+    """
+    model = new_model(seed)
+    for what, settings, size, packed in (
+        ("packed canvases", PACKED, 224, True),
+        ("whole canvases", WHOLE, CANVAS, False),
+    ):
+        here = replace(settings, seed=settings.seed + 10 * seed, steps=steps or settings.steps)
+        canvases = DigitCanvases("train", here.steps * here.batch, size, packed, seed=10 * seed)
+        train(model, canvases, here, _named(progress, what))
     return model
 
 

@@ -125,6 +125,7 @@ def _facts(
         "score": score if kind == "adapt" else None,
         "sparsity": None if sparsity is None else sparsity.to_dict(),
         "size": size,
+        "preprocess": model.preprocess.to_dict(),
         "architecture": model.backbone.config.to_dict(),
         "weights": model.weights_sha256,
     }

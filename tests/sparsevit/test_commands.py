@@ -89,11 +89,25 @@ def half_way(checkpoint: Path) -> None:
     model = sparsevit.load_model("builtin:digits")
     settings = recommended(model.task, "adapt").updated({"steps": 4, "batch": 1, "accumulate": 1})
     data, score = open_training("builtin:digits", model), DEFAULT_SCORE
-    SlicedTraining(model, data, "adapt", settings, score, None, (112, 112), checkpoint).run(until=2)
+    model.preprocess = model.preprocess.updated({"resize": (112, 112)})
+    SlicedTraining(model, data, "adapt", settings, score, None, None, checkpoint).run(until=2)
 
 
 def invoke_or_raise(app: typer.Typer, *arguments: object) -> None:
     CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_a_config_is_finetuned_at_the_size_it_was_searched_at(app, tmp_path: Path) -> None:
+    best, _ = best_json(tmp_path, {"path": str(scenes(tmp_path))})
+    root, tuned = tmp_path / "scenes", tmp_path / "tuned.safetensors"
+    command = ("finetune", "builtin:digits", root, "--config", best, "-o", tuned, "--steps", 1)
+    done = invoke(app, *command, "--batch", 2, "--accumulate", 1)
+    assert done.exit_code == 0, done.output
+    assert sparsevit.load_model(tuned).preprocess.resize == (112, 168)
+    done = invoke(app, *command, "--batch", 2, "--accumulate", 1, "--crop", "56x84")
+    assert done.exit_code == 0, done.output
+    assert "HEIGHTxWIDTH" in invoke(app, *command, "--crop", "large").output
+    assert "together" in invoke(app, *command, "--height", "64").output
 
 
 def test_scores_are_shown_while_training(app, tmp_path: Path) -> None:

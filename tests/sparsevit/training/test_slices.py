@@ -140,6 +140,7 @@ class Canary:
         return (os.mkdir, ("canary",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"format": "sparsevit-training-1", "state": Canary()}, tmp_path / "training.pt")
