@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -106,6 +107,24 @@ class Client:
         """GET /jobs/{id}/config: the best config as a file's bytes."""
         return self._read(f"/jobs/{_part(job_id)}/config").content
 
+    def weights(self, job_id: str, file: Path) -> None:
+        """GET /jobs/{id}/weights into a file, which is there only once it is whole."""
+        path = f"/jobs/{_part(job_id)}/weights"
+        part = file.with_name(f"{file.name}.part")
+        try:
+            with self._http.stream("GET", path) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _remote_error(answer)
+                with part.open("wb") as written:
+                    for piece in answer.iter_bytes():
+                        written.write(piece)
+            part.replace(file)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        finally:
+            part.unlink(missing_ok=True)
+
     def pareto(self, job_id: str, format: Literal["json", "csv", "png"] = "json") -> bytes:
         """GET /jobs/{id}/pareto: the front as a file's bytes."""
         return self._read(f"/jobs/{_part(job_id)}/pareto", {"format": format}).content
@@ -178,14 +197,17 @@ class Client:
         try:
             answer = self._http.request(method, path, params=given, headers=headers, json=json)
         except httpx.HTTPError as error:
-            raise RemoteError(
-                "UNREACHABLE",
-                f"{self._http.base_url} does not answer ({type(error).__name__}): "
-                "is the service running? `sparsevit up` starts one",
-            ) from error
+            raise self._unreachable(error) from error
         if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
             return answer
         raise _remote_error(answer)
+
+    def _unreachable(self, error: httpx.HTTPError) -> RemoteError:
+        return RemoteError(
+            "UNREACHABLE",
+            f"{self._http.base_url} does not answer ({type(error).__name__}): "
+            "is the service running? `sparsevit up` starts one",
+        )
 
     def _object(self, answer: httpx.Response) -> Json:
         try:

@@ -44,14 +44,14 @@ class PathResolver:
         self._named = [os.path.normpath(root) for root in roots]
         self._real = [os.path.realpath(root) for root in roots]
 
-    def resolve(self, text: str, pointer: str, *, folder: bool) -> FileRecord:
-        """The record of the file (with `folder`: or the folder) at `text`, taken literally.
+    def resolve(self, text: str, pointer: str) -> FileRecord:
+        """The record of the file or folder at `text`, taken literally.
 
         Nothing is decoded, expanded or joined: `%2e`, `~` and `..` have no meaning here.
 
         Raises:
             UrlNotAllowed: for http://, s3:// and the like.
-            PathNotAllowed: outside the roots, relative, or not a plain file.
+            PathNotAllowed: outside the roots, relative, or neither a plain file nor a folder.
             ArtifactNotFound: a place under the roots at which nothing is.
         """
         self._check_text(text, pointer)
@@ -62,9 +62,8 @@ class PathResolver:
             raise ArtifactNotFound.at(
                 pointer, "nothing that the service may read is at this path"
             ) from None
-        if not (stat.S_ISREG(found.st_mode) or (folder and stat.S_ISDIR(found.st_mode))):
-            wanted = "a file or a folder" if folder else "a file (of tensors, not its folder)"
-            raise PathNotAllowed.at(pointer, f"name {wanted}")
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise PathNotAllowed.at(pointer, "name a file or a folder")
         return FileRecord(real, found.st_size, found.st_mtime_ns, found.st_ino)
 
     def _check_text(self, text: str, pointer: str) -> None:

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, gt=0, le=3600)
     heartbeat_seconds: float = Field(5.0, gt=0)
     sweep_seconds: float = Field(5.0, gt=0, le=600)
+    slice_seconds: float = Field(600.0, gt=0, le=600)
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

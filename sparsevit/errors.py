@@ -8,6 +8,7 @@
     │   ├── CheckpointTooLarge  CHECKPOINT_TOO_LARGE  claims more memory than it may have
     │   └── CheckpointMismatch  CHECKPOINT_MISMATCH   well-formed, but not the network asked for
     ├── DatasetError            DATASET_INVALID       images or labels that cannot be used
+    ├── DenseMetricMismatch     DENSE_METRIC_MISMATCH the dense model scores other than expected
     ├── DeviceError             DEVICE_UNAVAILABLE    no such device, or it does not answer
     │   ├── DeviceBusy          DEVICE_UNAVAILABLE    its lock stayed taken until the time was up
     │   ├── DeviceUnsuited      DEVICE_UNAVAILABLE    it lacks a precision or a mode
@@ -78,6 +79,12 @@ class DatasetError(SparseViTError):
     """Images, labels or their layout cannot be used."""
 
     code = "DATASET_INVALID"
+
+
+class DenseMetricMismatch(SparseViTError):
+    """The dense model does not reach the metric it is known for: its set-up is wrong."""
+
+    code = "DENSE_METRIC_MISMATCH"
 
 
 class DeviceError(SparseViTError):

@@ -1,6 +1,7 @@
 """What a job does next: a pure function of its row, its units, its evaluations and its latency map.
 
-    inspect -> calibrate -> search (generation 0, 1, ...) -> verify -> succeeded | failed
+    inspect -> calibrate -> [adapt (slice 0, 1, ...)] -> search (generation 0, 1, ...) -> verify
+        -> [finetune (slice 0, 1, ...) -> verify] -> succeeded | failed
 
 A dry run ends after its calibration, and so does a job whose budget cannot be met; both know by
 then what the latency map answers for their space.
@@ -17,7 +18,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from service.domain.records import Evaluation, Job, Proposal, Unit
@@ -29,6 +29,11 @@ from sparsevit.search.latency_map import LatencyMap
 from sparsevit.sparsity.config import Genes
 from worker.decisions import WAIT, Decision, End, Generation, NewUnit, Score
 from worker.job_rows import JobRows
+from worker.progress import estimated_finish, progress_of
+from worker.slices import first_slice, next_slice, trained_weights
+
+AGAIN = 0
+"""Shard of the measurement after fine-tuning."""
 
 
 def step(
@@ -69,13 +74,18 @@ def _inspect(rows: JobRows) -> Decision:
         # A search without a wish for a device runs where it was inspected: its latencies are
         # those of one device model.
         device=rows.job.device or unit.result["device"],
-        verdicts=() if unit.result["adapted"] else ("SUPERNET_NOT_ADAPTED",),
+        verdicts=_adaptation_verdicts(rows, unit.result),
     )
+
+
+def _adaptation_verdicts(rows: JobRows, inspection: Mapping[str, Any]) -> tuple[str, ...]:
+    adapted = inspection["adapted"] or rows.job.request["adapt"] is not None
+    return () if adapted else ("SUPERNET_NOT_ADAPTED",)
 
 
 def _calibrate(rows: JobRows) -> Decision:
     if rows.latency_map is not None:
-        return _enter_search(rows)
+        return _use_map(rows)
     unit = rows.the(UnitKind.CALIBRATE)
     if unit is None:
         return Decision(units=(NewUnit(UnitKind.CALIBRATE, {}),))
@@ -98,7 +108,7 @@ def _map_summary(rows: JobRows, latency_map: LatencyMap) -> dict[str, Any] | Non
         return None
 
 
-def _enter_search(rows: JobRows) -> Decision:
+def _use_map(rows: JobRows) -> Decision:
     answered = Decision(
         latency_map_key=rows.map.key,
         latency=answers.summary(rows.map, rows.space),
@@ -111,8 +121,20 @@ def _enter_search(rows: JobRows) -> Decision:
         choices.reachable_budget(rows.budget, rows.map, rows.space, rows.scope)
     except BudgetUnreachable as error:
         return replace(answered, end=_failed(error))
-    progress = _progress(rows.evaluations, {}, rows.planned, None)
-    return replace(answered, stage=Stage.SEARCH, progress=progress)
+    answered = replace(answered, progress=progress_of(rows.evaluations, {}, rows.planned, None))
+    if rows.job.request["adapt"] is None:
+        return replace(answered, stage=Stage.SEARCH)
+    # Only now, when it is known that the budget can be met.
+    unit = first_slice(UnitKind.ADAPT, rows.inspection["adapt"])
+    return replace(answered, stage=Stage.ADAPT, units=(unit,))
+
+
+def _adapt(rows: JobRows) -> Decision:
+    return next_slice(rows, UnitKind.ADAPT) or Decision(
+        stage=Stage.SEARCH,
+        weights={"sha256": trained_weights(rows, UnitKind.ADAPT), "source": "adapted"},
+        progress=progress_of(rows.evaluations, {}, rows.planned, None),
+    )
 
 
 def _search(rows: JobRows) -> Decision:
@@ -131,7 +153,9 @@ def _search(rows: JobRows) -> Decision:
     if candidates:
         return _open_generation(rows, number, candidates)
     total = len(rows.evaluations)
-    return Decision(stage=Stage.VERIFY, progress=_progress(rows.evaluations, {}, total, number - 1))
+    return Decision(
+        stage=Stage.VERIFY, progress=progress_of(rows.evaluations, {}, total, number - 1)
+    )
 
 
 def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) -> Decision:
@@ -153,8 +177,8 @@ def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) ->
     return Decision(
         generation=Generation(number, proposals),
         units=units,
-        progress=_progress(rows.evaluations, {}, rows.planned, number),
-        estimated_finish_at=_estimated_finish(rows),
+        progress=progress_of(rows.evaluations, {}, rows.planned, number),
+        estimated_finish_at=estimated_finish(rows),
     )
 
 
@@ -174,27 +198,45 @@ def _score_generation(rows: JobRows) -> Decision:
     }
     return Decision(
         scores=tuple(Score(row_id, value) for row_id, value in scores.items()),
-        progress=_progress(rows.evaluations, scores, rows.planned, number),
+        progress=progress_of(rows.evaluations, scores, rows.planned, number),
     )
 
 
 def _verify(rows: JobRows) -> Decision:
-    unit = rows.the(UnitKind.MEASURE)
-    if unit is None:
+    first = rows.the(UnitKind.MEASURE)
+    if first is None:
         return Decision(units=(NewUnit(UnitKind.MEASURE, _measure_payload(rows)),))
-    if unit.result is None:
+    if first.result is None:
         return WAIT
-    result = unit.result
+    if not rows.finetuned:
+        return _conclude(rows, first.result)
+    again = rows.the(UnitKind.MEASURE, AGAIN)
+    if again is None:
+        payload = _again_payload(rows, first.result)
+        return Decision(units=(NewUnit(UnitKind.MEASURE, payload, shard=AGAIN),))
+    return WAIT if again.result is None else _conclude(rows, again.result)
+
+
+def _conclude(rows: JobRows, result: Mapping[str, Any]) -> Decision:
+    """The end of a measurement: that of the job, or the beginning of its fine-tuning."""
     error = result["error"]
-    return Decision(
-        receipts=result["receipts"],
-        end=End(
-            JobStatus.FAILED if error else JobStatus.SUCCEEDED,
-            error=error,
-            document=result["document"],
-            front=result["front"],
-            artefacts=result["artefacts"],
-        ),
+    measured = Decision(
+        receipts=result["receipts"], front=result["front"], artefacts=result["artefacts"]
+    )
+    if error is None and rows.job.request["finetune"] is not None and not rows.finetuned:
+        winner = next(point["genes"] for point in result["front"] if point["winner"])
+        settings = rows.inspection["finetune"]
+        unit = first_slice(UnitKind.FINETUNE, settings, genes=winner)
+        return replace(measured, stage=Stage.FINETUNE, units=(unit,))
+    status = JobStatus.FAILED if error else JobStatus.SUCCEEDED
+    return replace(measured, end=End(status, error=error, document=result["document"]))
+
+
+def _finetune(rows: JobRows) -> Decision:
+    return next_slice(rows, UnitKind.FINETUNE) or Decision(
+        stage=Stage.VERIFY,
+        weights={"sha256": trained_weights(rows, UnitKind.FINETUNE), "source": "finetuned"},
+        progress={**rows.job.progress, "training": None},
     )
 
 
@@ -219,44 +261,24 @@ def _measure_payload(rows: JobRows) -> dict[str, Any]:
     }
 
 
+def _again_payload(rows: JobRows, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found with the weights before fine-tuning, to be measured with those after it."""
+    return {
+        "found": {name: found[name] for name in ("document", "front", "artefacts")},
+        "budget": rows.budget,
+        "scope": rows.scope,
+    }
+
+
 _STAGES: dict[Stage, Callable[[JobRows], Decision]] = {
     Stage.INSPECT: _inspect,
     Stage.CALIBRATE: _calibrate,
+    Stage.ADAPT: _adapt,
     Stage.SEARCH: _search,
     Stage.VERIFY: _verify,
+    Stage.FINETUNE: _finetune,
 }
 
 
 def _failed(error: SparseViTError) -> End:
     return End(JobStatus.FAILED, error={"code": error.code, "message": str(error)})
-
-
-def _progress(
-    evaluations: Sequence[Evaluation],
-    scores: Mapping[int, float],
-    total: int,
-    generation: int | None,
-) -> dict[str, Any]:
-    """Counters that equal the rows once `scores` are applied."""
-    done = [
-        (scores.get(row.id, row.metric), row.latency_ms)
-        for row in evaluations
-        if row.state == EvaluationState.DONE or row.id in scores
-    ]
-    best = max(done, key=lambda pair: (pair[0], -pair[1]), default=None)
-    return {
-        "done": len(done),
-        "failed": sum(row.state == EvaluationState.FAILED for row in evaluations),
-        "total": total,
-        "generation": generation,
-        "best": None if best is None else {"metric": best[0], "latency_ms": best[1]},
-    }
-
-
-def _estimated_finish(rows: JobRows) -> datetime | None:
-    """When the search is over if it goes on at its present pace; by the database's clock."""
-    ended = [row.finished_at for row in rows.evaluations if row.finished_at is not None]
-    if not ended:
-        return None
-    first, last = min(row.created_at for row in rows.evaluations), max(ended)
-    return last + (last - first) / len(ended) * max(0, rows.planned - len(ended))

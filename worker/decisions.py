@@ -44,8 +44,6 @@ class End:
     status: JobStatus
     error: Mapping[str, Any] | None = None
     document: Mapping[str, Any] | None = None
-    front: Sequence[Mapping[str, Any]] | None = None
-    artefacts: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,9 @@ class Decision:
     latency_map_key: str | None = None
     latency: Mapping[str, Any] | None = None
     receipts: Mapping[str, Mapping[str, Any]] | None = None
+    weights: Mapping[str, str] | None = None
+    front: Sequence[Mapping[str, Any]] | None = None
+    artefacts: Mapping[str, str] | None = None
     units: tuple[NewUnit, ...] = ()
     generation: Generation | None = None
     scores: tuple[Score, ...] = ()

@@ -15,7 +15,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sparsevit.errors import SparseViTError
@@ -25,8 +25,12 @@ logger = logging.getLogger("worker.device")
 
 LONGEST_MESSAGE = 2000
 
-Progress = Callable[[int, int], None]
-"""Called with what is done and what there is to do; it also says that the unit has not hung."""
+
+class Progress(Protocol):
+    """Called with what is done and what there is to do, of a training with its loss as well; it
+    also says that the unit has not hung."""
+
+    def __call__(self, done: int, total: int, loss: float | None = None) -> None: ...
 
 
 class Work(Protocol):
@@ -57,8 +61,8 @@ def serve(work: Work) -> int:
 
 
 def _answer(work: Work, request: dict[str, Any], channel: Channel) -> None:
-    def report(done: int, total: int) -> None:
-        channel.send({"event": "progress", "done": done, "total": total})
+    def report(done: int, total: int, loss: float | None = None) -> None:
+        channel.send({"event": "progress", "done": done, "total": total, "loss": loss})
 
     try:
         channel.send({"event": "result", "result": work.run(request, report)})

@@ -87,6 +87,12 @@ class JobRows:
             for row in ended
         ]
 
-    def the(self, kind: UnitKind) -> Unit | None:
-        """The job's one unit of this kind."""
-        return next((unit for unit in self.units if unit.kind == kind), None)
+    @property
+    def finetuned(self) -> bool:
+        """Whether the winner was fine-tuned already."""
+        return self.job.weights is not None and self.job.weights["source"] == "finetuned"
+
+    def the(self, kind: UnitKind, shard: int = -1) -> Unit | None:
+        """The job's one unit of this kind; where there are two, they differ by shard."""
+        found = (unit for unit in self.units if (unit.kind, unit.shard) == (kind, shard))
+        return next(found, None)

@@ -7,29 +7,38 @@ was believed dead (stopped, cut off) and comes back is refused: `False` or "lost
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
+from service.db.artefacts import ArtefactStore
 from service.db.jobs import JobRepository
 from service.db.latency_maps import LatencyMapRepository
 from service.db.session import session_scope
 from service.db.units import Beat, UnitRepository
 from service.domain.records import Unit
-from service.domain.status import UnitKind
-from worker.requests import session_arguments
+from service.domain.status import TRAINING_KINDS, UnitKind
+from worker import training_files
+from worker.requests import unit_request
 
 
 class Leases:
     """The leases of the worker `worker_id`."""
 
     def __init__(
-        self, engine: Engine, worker_id: str, lease_seconds: float, artifact_root: str
+        self,
+        engine: Engine,
+        worker_id: str,
+        lease_seconds: float,
+        artifact_root: str | Path,
+        slice_seconds: float = 600.0,
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
-        self._artifact_root = artifact_root
+        self._store = ArtefactStore(Path(artifact_root))
+        self._slice_seconds = slice_seconds
 
     def claim(self, device: str, device_uuid: str) -> Unit | None:
         """Lease the next unit for this device, if there is one that may run on it now."""
@@ -48,26 +57,35 @@ class Leases:
         with session_scope(self._engine) as session:
             job = JobRepository(session).get(unit.job_id)
             assert job is not None, "a unit's job exists"
-            payload = dict(unit.payload)
+            latency_map = None
             if unit.kind == UnitKind.MEASURE:
                 assert job.latency_map_key is not None, "a job that is verified has a map"
                 record = LatencyMapRepository(session).get(job.latency_map_key)
                 assert record is not None, "a map in use stands"
-                payload["latency_map"] = record.document
-                payload["artifact_root"] = self._artifact_root
-        files = {"checkpoint": job.checkpoint_file, "dataset": job.dataset_file}
-        arguments = session_arguments(job.request, files, job.inspection)
-        return {"kind": unit.kind, "session": arguments, "payload": payload}
+                latency_map = record.document
+        return unit_request(unit, job, self._store.root, self._slice_seconds, latency_map)
 
-    def heartbeat(self, unit: Unit) -> Beat:
-        """Prolong a lease, and hear whether the unit is still wanted."""
+    def heartbeat(self, unit: Unit, training: Mapping[str, Any] | None = None) -> Beat:
+        """Prolong a lease, and hear whether the unit is still wanted.
+
+        training: how far a slice is, {"step", "steps", "loss"}, for the job's progress.
+        """
         with session_scope(self._engine) as session:
-            return UnitRepository(session).heartbeat(unit.id, unit.attempt, self._lease_seconds)
+            beat = UnitRepository(session).heartbeat(unit.id, unit.attempt, self._lease_seconds)
+        if beat == "ok" and training is not None:
+            # Not in the heartbeat's transaction: a step locks the job first and its units then.
+            with session_scope(self._engine) as session:
+                JobRepository(session).set_training(unit.job_id, dict(training))
+        return beat
 
     def finish(self, unit: Unit, result: Mapping[str, Any]) -> bool:
-        """Hand in a result."""
+        """Hand in a result; the files of a training take their places together with it."""
         with session_scope(self._engine) as session:
-            return UnitRepository(session).finish(unit.id, unit.attempt, dict(result))
+            held = UnitRepository(session).finish(unit.id, unit.attempt, dict(result))
+            if held and unit.kind in TRAINING_KINDS:
+                folder = training_files.attempt_folder(self._store.root, unit)
+                training_files.keep(session, self._store, folder, result)
+        return held
 
     def fail(self, unit: Unit, error: Mapping[str, Any], retry: bool) -> bool:
         """Hand in a failure; with `retry` the unit gets another attempt, if it has one left."""
@@ -83,3 +101,8 @@ class Leases:
         """Say that work on a cancelled unit has stopped."""
         with session_scope(self._engine) as session:
             return UnitRepository(session).cancel(unit.id, unit.attempt)
+
+    def leave(self, unit: Unit) -> None:
+        """Remove what this attempt left on the disk, however it ended."""
+        if unit.kind in TRAINING_KINDS:
+            training_files.remove(training_files.attempt_folder(self._store.root, unit))

@@ -17,6 +17,7 @@ import threading
 from collections import Counter
 from typing import Any
 
+from service.db.artefacts import ArtefactStore
 from service.db.session import make_engine, session_scope
 from service.db.workers import WorkerRepository
 from service.queue import make_celery, wake_job, wake_units
@@ -49,8 +50,9 @@ class Node:
         self._name = name
         self._engine = make_engine(settings.database_url)
         self._celery = make_celery(settings.redis_url)
+        self._store = ArtefactStore(settings.artifact_root.resolve())
         leases = Leases(
-            self._engine, name, settings.lease_seconds, str(settings.artifact_root.resolve())
+            self._engine, name, settings.lease_seconds, self._store.root, settings.slice_seconds
         )
         self._process = process
         self._slot = DeviceSlot(
@@ -132,7 +134,7 @@ class Node:
             self._sweep.nudge()
 
     def _advance(self, job_id: str) -> None:
-        added = tasks.advance(self._engine, job_id)
+        added = tasks.advance(self._engine, self._store, job_id)
         for device, count in Counter(added).items():
             self._slot.wake()
             for _ in range(min(count, MOST_WAKE_UPS)):

@@ -7,7 +7,7 @@ One JSON object a line, one unit at a time. The worker writes requests to the pr
 The process answers on its stdout, first of all with who it is:
 
     {"event": "hello", "pid": 41, "device": {...}, "versions": {...}}
-    {"event": "progress", "done": 3, "total": 16}
+    {"event": "progress", "done": 3, "total": 16, "loss": null}
     {"event": "result", "result": {...}}
     {"event": "error", "error": {"code": "...", "message": "..."}, "retry": false}
 

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-SETTLED_BY_INSPECTION = ("input", "preprocess", "score", "task", "evaluation_threads")
+from service.db.artefacts import WEIGHTS_SUFFIX, ArtefactStore
+from service.domain.records import Job, Json, Unit
+from service.domain.status import TRAINING_KINDS, UnitKind
+from sparsevit.search.choices import SETTLED_BY_INSPECTION
+from worker.training_files import attempt_folder
+
 Files = Mapping[str, Mapping[str, Any] | None]
 """{"checkpoint": record, "dataset": record} of POST; a null record is built in."""
+
+
+def unit_request(
+    unit: Unit, job: Job, root: Path, slice_seconds: float, latency_map: Json | None
+) -> dict[str, Any]:
+    """What the device process is sent for a unit. latency_map: the job's, where it is measured."""
+    payload = {**unit.payload, "artifact_root": str(root)}
+    if unit.kind == UnitKind.INSPECT:
+        payload |= {name: job.request[name] for name in ("adapt", "finetune")}
+    if unit.kind == UnitKind.MEASURE:
+        payload["latency_map"] = latency_map
+    if unit.kind in TRAINING_KINDS:
+        payload |= {"folder": str(attempt_folder(root, unit)), "seconds": slice_seconds}
+    files = {"checkpoint": job.checkpoint_file, "dataset": job.dataset_file}
+    arguments = session_arguments(job.request, files, job.inspection)
+    if job.weights is not None:
+        arguments = on_own_weights(arguments, job.weights, ArtefactStore(root))
+    return {"kind": unit.kind, "session": arguments, "payload": payload}
 
 
 def session_arguments(
@@ -28,6 +52,20 @@ def session_arguments(
         **{name: settled.get(name) for name in SETTLED_BY_INSPECTION},
         "files": dict(files),
         "inspected": None if inspection is None else _hashes(inspection),
+    }
+
+
+def on_own_weights(
+    arguments: Mapping[str, Any], weights: Mapping[str, str], store: ArtefactStore
+) -> dict[str, Any]:
+    """The same session on weights that the job made, {"sha256", "source"}, instead of the
+    checkpoint of its request, which is of no more concern."""
+    return {
+        **arguments,
+        "checkpoint": str(store.path(weights["sha256"], WEIGHTS_SUFFIX)),
+        "weights_source": weights["source"],
+        "files": {**arguments["files"], "checkpoint": None},
+        "inspected": {**arguments["inspected"], "checkpoint": weights["sha256"]},
     }
 
 

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from service.domain.records import Unit
-from service.domain.status import QUIET_KINDS
+from service.domain.status import QUIET_KINDS, TRAINING_KINDS
 from sparsevit.errors import DeviceBusy
 from sparsevit.latency.quiet import DeviceLock
 from worker.leases import Leases
@@ -127,10 +128,11 @@ class DeviceSlot:
                 return False
             self.unit_id = unit.id
             try:
-                watch = _Watch(self, unit, self._leases, self._heartbeat_seconds)
+                watch = _Watch(self, unit, self._leases, self._heartbeat_seconds, self._process)
                 outcome = self._hold_alone(held, lock, unit, watch) or self._compute(unit, watch)
                 self._hand_in(unit, outcome)
             finally:
+                self._leases.leave(unit)
                 self.unit_id = None
         self._ended(unit.job_id)
         return True
@@ -192,9 +194,15 @@ class _Watch:
     """Says when a unit must stop: its lease is lost, its job cancelled, its worker asked to end."""
 
     def __init__(
-        self, slot: DeviceSlot, unit: Unit, leases: Leases, heartbeat_seconds: float
+        self,
+        slot: DeviceSlot,
+        unit: Unit,
+        leases: Leases,
+        heartbeat_seconds: float,
+        process: DeviceProcess,
     ) -> None:
         self._slot, self._unit, self._leases = slot, unit, leases
+        self._process = process
         self._every = heartbeat_seconds
         self._next = time.monotonic() + heartbeat_seconds
 
@@ -206,9 +214,16 @@ class _Watch:
             return None
         self._next = time.monotonic() + self._every
         try:
-            beat = self._leases.heartbeat(self._unit)
+            beat = self._leases.heartbeat(self._unit, self._training())
         except DATABASE_AWAY as error:
             # Nobody can claim the unit while the database is away: work on, and ask again.
             logger.warning("no heartbeat, the database is away: %s", error.orig)
             return None
         return None if beat == "ok" else beat
+
+    def _training(self) -> dict[str, Any] | None:
+        """How far the slice is that the device process works on."""
+        if self._unit.kind not in TRAINING_KINDS or self._process.progress is None:
+            return None
+        done, total, loss = (self._process.progress.get(n) for n in ("done", "total", "loss"))
+        return {"step": done, "steps": total, "loss": loss}

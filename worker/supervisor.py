@@ -100,6 +100,8 @@ class DeviceProcess:
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self.facts: dict[str, Any] | None = None
         """The device facts and versions of its hello; None until it has said hello."""
+        self.progress: dict[str, Any] | None = None
+        """What the unit it works on last said of its progress."""
 
     @property
     def pid(self) -> int | None:
@@ -154,6 +156,7 @@ class DeviceProcess:
             raise
 
     def _run(self, request: Mapping[str, Any], watch: Watch, every: float) -> Outcome:
+        self.progress = None
         self._send(request)
         now = time.monotonic()
         next_watch, deadline = now + every, now + self._stall_seconds
@@ -167,6 +170,7 @@ class DeviceProcess:
                 case "died":
                     return Failed(self._death(), retry=True)
                 case "progress":
+                    self.progress = message
                     deadline = time.monotonic() + self._stall_seconds
             if time.monotonic() >= next_watch:
                 if (reason := watch()) is not None:

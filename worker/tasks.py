@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from service.db.artefacts import ArtefactStore
 from service.db.evaluations import EvaluationRepository
 from service.db.jobs import JobRepository
 from service.db.latency_maps import LatencyMapRepository
@@ -19,8 +20,9 @@ from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.records import Evaluation, Job, LatencyMapRecord, Unit
-from service.domain.status import JobStatus, Stage, UnitKind, UnitState
+from service.domain.status import TRAINING_KINDS, JobStatus, Stage, UnitKind, UnitState
 from sparsevit.search.latency_map import LatencyMap
+from worker import training_files
 from worker.coordinator import step
 from worker.decisions import WAIT, Decision, End
 
@@ -29,8 +31,10 @@ logger = logging.getLogger(__name__)
 UNITS_OF = {
     Stage.INSPECT: UnitKind.INSPECT,
     Stage.CALIBRATE: UnitKind.CALIBRATE,
+    Stage.ADAPT: UnitKind.ADAPT,
     Stage.SEARCH: UnitKind.EVALUATE,
     Stage.VERIFY: UnitKind.MEASURE,
+    Stage.FINETUNE: UnitKind.FINETUNE,
 }
 
 INTERNAL = {
@@ -40,9 +44,10 @@ INTERNAL = {
 }
 
 
-def advance(engine: Engine, job_id: str) -> list[str | None]:
+def advance(engine: Engine, store: ArtefactStore, job_id: str) -> list[str | None]:
     """Take steps until the job waits for its units.
 
+    Training checkpoints that no slice goes on from any more are removed from the store.
     Returns the device model (None: any) of every unit that was added meanwhile: these may be woken.
     """
     added: list[str | None] = []
@@ -55,6 +60,7 @@ def advance(engine: Engine, job_id: str) -> list[str | None]:
             if decision == WAIT:
                 return added
             _apply(session, job, decision)
+            _tidy(session, store, job, decision)
         added += [job.device] * len(decision.units)
 
 
@@ -109,6 +115,11 @@ def _apply(session: Session, job: Job, decision: Decision) -> None:
         )
     if decision.stage is not None:
         jobs.set_stage(job.id, decision.stage)
+    if decision.weights is not None:
+        jobs.set_weights(job.id, dict(decision.weights))
+    if decision.front is not None:
+        front = [dict(point) for point in decision.front]
+        jobs.set_front(job.id, front, dict(decision.artefacts or {}))
     if decision.progress is not None:
         jobs.set_progress(job.id, dict(decision.progress), decision.estimated_finish_at)
     if decision.verdicts:
@@ -117,6 +128,16 @@ def _apply(session: Session, job: Job, decision: Decision) -> None:
     _add_rows(session, job, decision)
     if decision.end is not None:
         _end(session, job, decision.end)
+
+
+def _tidy(session: Session, store: ArtefactStore, job: Job, decision: Decision) -> None:
+    """Removes what a training needs no more; the slice that superseded it is committed."""
+    slices = [unit for unit in decision.units if unit.kind in TRAINING_KINDS]
+    if decision.end is not None:
+        training_files.remove(training_files.job_folder(store.root, job.id))
+    if decision.end is not None or decision.weights is not None or slices:
+        current = slices[0].payload["checkpoint"] if slices else None
+        training_files.drop_superseded(session, store, job.id, current)
 
 
 def _keep_map_and_receipts(session: Session, job: Job, decision: Decision) -> None:
@@ -150,8 +171,6 @@ def _add_rows(session: Session, job: Job, decision: Decision) -> None:
 
 def _end(session: Session, job: Job, end: End) -> None:
     jobs = JobRepository(session)
-    if end.front is not None:
-        jobs.set_front(job.id, [dict(point) for point in end.front], dict(end.artefacts or {}))
     match end.status:
         case JobStatus.SUCCEEDED:
             assert end.document is not None or job.dry_run

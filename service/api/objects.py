@@ -14,6 +14,14 @@ from service.domain.request import SearchRequest
 from service.domain.status import EvaluationState, JobStatus, Stage
 
 
+class TrainingProgress(ApiObject):
+    """How far an adaptation or a fine-tuning is."""
+
+    step: int = Field(description="Optimiser steps done.", examples=[120])
+    steps: int = Field(description="Optimiser steps in all.", examples=[240])
+    loss: float | None = Field(description="Mean recent loss.", examples=[0.31])
+
+
 class Progress(ApiObject):
     """How far a job is."""
 
@@ -22,6 +30,9 @@ class Progress(ApiObject):
     total: int | None = Field(description="Candidates to evaluate, at most; null: not known yet.")
     generation: int | None = Field(description="Generation being evaluated, from 0.")
     best: Any = Field(description="Best candidate so far.")
+    training: TrainingProgress | None = Field(
+        description="Of the stages adapt and finetune; null in every other one."
+    )
 
 
 class JobError(ApiObject):
@@ -30,6 +41,36 @@ class JobError(ApiObject):
     code: str
     message: str = Field(description="What is wrong and what to do.")
     pointer: str | None = Field(None, description="Field of the request it is about.")
+
+
+class Weights(ApiObject):
+    """Weights that a job made."""
+
+    sha256: str
+    source: Literal["adapted", "finetuned"]
+
+
+class Settled(ApiObject):
+    """What the request left open, and what it asked for, as the inspection filled it in."""
+
+    task: str = Field(examples=["semantic_segmentation"])
+    input: dict[str, Any] = Field(description="As in the request.")
+    preprocess: dict[str, Any] = Field(
+        description="As in the request, with `resize`: the input's (height, width)."
+    )
+    score: str = Field(examples=["variance"])
+    splits: dict[str, int] = Field(
+        description="Images the search scores on, and those kept for the report.",
+        examples=[{"search": 400, "report": 100}],
+    )
+    metric: str = Field(description="Name of the metric.", examples=["miou"])
+    dense_metric: dict[str, Any] | None = Field(
+        description="What the dense model reached where `expected_dense_metric` was given."
+    )
+    adapt: dict[str, Any] | None = Field(description="Every setting of the adaptation, or null.")
+    finetune: dict[str, Any] | None = Field(
+        description="Every setting of the fine-tuning, or null."
+    )
 
 
 class JobSummary(ApiObject):
@@ -63,6 +104,12 @@ class JobSummary(ApiObject):
 class JobObject(JobSummary):
     """A search job."""
 
+    settled: Settled | None = Field(
+        description="What the request left open, filled in; null: not inspected yet."
+    )
+    weights: Weights | None = Field(
+        description="The last weights the job made; null: it runs on the checkpoint."
+    )
     latency: LatencyObject | None = Field(
         description="What its latency map answers for its space; null: not known yet."
     )
@@ -115,7 +162,19 @@ class FrontObject(ApiObject):
 
 def job_object(job: Job) -> Json:
     """A JobObject."""
-    return {**job_summary(job), "latency": job.latency}
+    return {
+        **job_summary(job),
+        "settled": None if job.inspection is None else _settled(job.inspection),
+        "weights": job.weights,
+        "latency": job.latency,
+    }
+
+
+def _settled(inspection: Json) -> Json:
+    copied = ("task", "input", "preprocess", "score", "splits", "dense_metric", "adapt", "finetune")
+    # A job that an older version inspected has fewer of them.
+    found = {name: inspection.get(name) for name in copied}
+    return {**found, "metric": inspection["metric"]["name"]}
 
 
 def job_summary(job: Job) -> Json:
@@ -145,7 +204,7 @@ def job_summary(job: Job) -> Json:
 
 
 def _links(job_id: str) -> dict[str, str]:
-    parts = ("cancel", "config", "pareto", "windows.png", "latency.png", "candidates")
+    parts = ("cancel", "config", "weights", "pareto", "windows.png", "latency.png", "candidates")
     return {"self": f"/jobs/{job_id}"} | {
         part.partition(".")[0]: f"/jobs/{job_id}/{part}" for part in parts
     }

@@ -1,4 +1,4 @@
-"""What a job has found: its best config, Pareto front, plots and receipts."""
+"""What a job has found: its best config and weights, Pareto front, plots and receipts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from starlette.responses import Response
 from service.api.auth import Caller
 from service.api.context import Context, context, only_query
 from service.api.objects import FrontObject
-from service.api.responses import document_response, pretty, problems
-from service.domain.errors import NoFeasibleConfig, PlotNotFound, ResultNotReady
+from service.api.responses import document_response, file_response, pretty, problems
+from service.db.artefacts import WEIGHTS_SUFFIX
+from service.domain.errors import (
+    NoFeasibleConfig,
+    NoWeights,
+    PlotNotFound,
+    ResultNotReady,
+    WeightsNotFound,
+)
 from service.domain.records import Job, Json
 from service.domain.status import JobStatus
 
@@ -39,6 +46,42 @@ def get_config(request: Request, owner: Caller, parts: Parts, job_id: str) -> Re
         raise _no_result(job)
     name = f"{job.id}.json"
     return document_response(request, pretty(job.result), "application/json", name)
+
+
+@router.get(
+    "/weights",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/octet-stream": {}},
+            "description": "the weights as safetensors, as a download",
+        },
+        **problems(404, 409),
+    },
+    dependencies=[Depends(only_query())],
+    summary="Download the weights",
+)
+def get_weights(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+    """The weights that the best config was measured with, where the job made them by adaptation or
+    fine-tuning; `sparsevit.load_model` reads them. 409 NO_WEIGHTS where the config belongs to the
+    checkpoint as it was submitted.
+    """
+    job = parts.jobs.get(owner, job_id)
+    if job.result is None:
+        raise _no_result(job)
+    weights = job.result["weights"]
+    if weights["source"] == "checkpoint":
+        raise NoWeights(
+            "the job trained nothing: its config was measured with the checkpoint of its request, "
+            f"SHA-256 {weights['sha256']}; deploy that file"
+        )
+    path = parts.artefacts.path(weights["sha256"], WEIGHTS_SUFFIX)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise WeightsNotFound("the weights left the artefact folder") from None
+    name = f"{job.id}{WEIGHTS_SUFFIX}"
+    return file_response(request, file, weights["sha256"], "application/octet-stream", name)
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""sparsevit jobs, job, cancel, config, pareto."""
+"""sparsevit jobs, job, cancel, config, weights, pareto."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from service.commands.answers import range_text
 from service.commands.common import (
+    CommandError,
     JobArgument,
     JsonOption,
     KeyOption,
@@ -113,6 +114,22 @@ def config(
         hint(f"wrote {file}")
 
 
+def weights(
+    job_id: JobArgument,
+    file: Annotated[Path, typer.Option("--output", "-o", help="Where the weights are written.")],
+    url: UrlOption = None,
+    key: KeyOption = None,
+) -> None:
+    """Get the weights a job made, the file that `sparsevit.load_model` reads."""
+    with connect(url, key) as client:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            client.weights(job_id, file)
+        except OSError as error:
+            raise CommandError(f"cannot write {file}: {error.strerror}") from None
+    hint(f"wrote {file}")
+
+
 def pareto(
     job_id: JobArgument,
     file: Annotated[Path, typer.Option("--output", "-o", help="FILE.csv, FILE.png or FILE.json.")],
@@ -134,5 +151,6 @@ COMMANDS = [
     (job, f"sparsevit job {_ID} --json"),
     (cancel, f"sparsevit cancel {_ID}"),
     (config, f"sparsevit config {_ID} -o best.json"),
+    (weights, f"sparsevit weights {_ID} -o weights.safetensors"),
     (pareto, f"sparsevit pareto {_ID} -o front.png"),
 ]

@@ -49,8 +49,8 @@ def follow(
         bar = progress.add_task(STAGES[None], total=None, counts="", best="", left="")
         job: Job = {}
         for job in polls(client, job_id, check):
-            done, total = ended(job), job["progress"]["total"]
-            # One step more than evaluations: the measurement at the end. A full bar stops its clock.
+            done, total = counts(job)
+            # One step more than there are: the measurement at the end. A full bar stops its clock.
             progress.update(
                 bar,
                 description=stage_text(job),
@@ -89,12 +89,23 @@ def ended(job: Job) -> int:
     return int(job["progress"]["done"]) + int(job["progress"]["failed"])
 
 
+def counts(job: Job) -> tuple[int, int | None]:
+    """(done, total) of what the job is busy with: steps of a training, else evaluations."""
+    training = job["progress"].get("training")
+    if training:
+        return int(training["step"]), int(training["steps"])
+    return ended(job), job["progress"]["total"]
+
+
 def stage_text(job: Job) -> str:
     """What the job is busy with, in words."""
     if job["status"] != "running":
         return STAGES[None] if job["status"] == "queued" else str(job["status"])
     text = STAGES.get(job["stage"], str(job["stage"]))
     generation = job["progress"]["generation"]
+    training = job["progress"].get("training")
+    if training and training["loss"] is not None:
+        return f"{text}, loss {training['loss']:.3f}"
     shown = job["stage"] == "search" and generation is not None
     return f"{text}, generation {generation + 1}" if shown else text
 
@@ -118,9 +129,10 @@ def left_text(job: Job, now: datetime) -> str:
 
 def line(job: Job) -> str:
     """The job's progress in one line."""
-    total = job["progress"]["total"]
-    counts = f"{ended(job)}/{total} evaluations" if total else ""
-    return ", ".join(text for text in (stage_text(job), counts, best_text(job)) if text)
+    done, total = counts(job)
+    what = "steps" if job["progress"].get("training") else "evaluations"
+    counted = f"{done}/{total} {what}" if total else ""
+    return ", ".join(text for text in (stage_text(job), counted, best_text(job)) if text)
 
 
 def _follow_in_lines(

@@ -5,13 +5,14 @@ Options that are not given are left out: the service fills them in and shows wha
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from service.domain.request import Mode, Precision
+from service.domain.request import Interpolation, Mode, Precision, TrainingSpec
 
 BUILTIN = "builtin:"
 
@@ -32,6 +33,36 @@ DeviceOption = Annotated[
 ]
 ScoreOption = Annotated[
     str | None, typer.Option("--score", help="Window score, such as l2 or late.")
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="Layout of the data set's folder (default: recognised)."),
+]
+TrainSplitOption = Annotated[
+    str | None, typer.Option("--train-split", help="Split to train on (default: train).")
+]
+InterpolationOption = Annotated[
+    Interpolation | None,
+    typer.Option("--interpolation", help="How images are resized (default: the checkpoint's)."),
+]
+ExpectedMetricOption = Annotated[
+    float | None,
+    typer.Option(
+        "--expected-metric",
+        help="What the dense model is known to reach, from 0 to 1; fails early where it does not.",
+    ),
+]
+AdaptOption = Annotated[
+    str | None,
+    typer.Option(
+        "--adapt", help='Adapt before the search: "default", or "epochs=12,learning_rate=1e-5".'
+    ),
+]
+FinetuneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--finetune", help='Fine-tune the winner: "default", or settings such as "epochs=4".'
+    ),
 ]
 SearchSplitOption = Annotated[
     str | None, typer.Option("--search-split", help="Split to score candidates on.")
@@ -88,6 +119,34 @@ def parse_latency(text: str) -> dict[str, Any]:
         )
     number, unit = found.groups()
     return {"latency_budget": f"{number}%"} if unit == "%" else {"latency_budget_ms": float(number)}
+
+
+def parse_training(text: str | None, option: str) -> dict[str, Any] | None:
+    """A training's field of a request: "default" -> {}, "epochs=12,learning_rate=1e-5" -> both.
+
+    What each setting may be is the service's to say.
+    """
+    if text is None:
+        return None
+    settings = {}
+    for part in [] if text.strip() == "default" else text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in TrainingSpec.model_fields or not value:
+            raise typer.BadParameter(
+                f"give default, or settings such as epochs=12,learning_rate=1e-5; there are "
+                f"{', '.join(TrainingSpec.model_fields)}",
+                param_hint=option,
+            )
+        settings[name] = _value(value)
+    return settings
+
+
+def _value(text: str) -> Any:
+    """A number, true or false; anything else is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def service_path(text: str) -> str:

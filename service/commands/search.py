@@ -21,11 +21,16 @@ from service.commands.common import (
     require_success,
 )
 from service.commands.request import (
+    AdaptOption,
     BatchOption,
     CheckpointArgument,
     DatasetArgument,
     DeviceOption,
+    ExpectedMetricOption,
+    FinetuneOption,
+    FormatOption,
     HeightOption,
+    InterpolationOption,
     LimitOption,
     ModeOption,
     PrecisionOption,
@@ -33,10 +38,12 @@ from service.commands.request import (
     ScoreOption,
     SearchSplitOption,
     ThreadsOption,
+    TrainSplitOption,
     WidthOption,
     given,
     network_fields,
     parse_latency,
+    parse_training,
 )
 from service.domain.request import Scope
 
@@ -59,9 +66,15 @@ def search(
     mode: ModeOption = None,
     threads: ThreadsOption = None,
     score: ScoreOption = None,
+    format: FormatOption = None,
+    train_split: TrainSplitOption = None,
     search_split: SearchSplitOption = None,
     report_split: ReportSplitOption = None,
     limit: LimitOption = None,
+    interpolation: InterpolationOption = None,
+    expected_metric: ExpectedMetricOption = None,
+    adapt: AdaptOption = None,
+    finetune: FinetuneOption = None,
     population: Annotated[
         int | None, typer.Option("--population", help="Candidates per generation.")
     ] = None,
@@ -93,7 +106,13 @@ def search(
             dataset,
             device=device,
             score=score,
-            split={"search_split": search_split, "report_split": report_split, "limit": limit},
+            split={
+                "format": format,
+                "train_split": train_split,
+                "search_split": search_split,
+                "report_split": report_split,
+                "limit": limit,
+            },
             input={
                 "height": height,
                 "width": width,
@@ -104,7 +123,13 @@ def search(
             },
         ),
         **parse_latency(latency),
-        **given(latency_scope=scope),
+        **given(
+            latency_scope=scope,
+            preprocess=given(interpolation=interpolation, expected_dense_metric=expected_metric)
+            or None,
+            adapt=parse_training(adapt, "--adapt"),
+            finetune=parse_training(finetune, "--finetune"),
+        ),
         "search": given(population=population, parents=parents, generations=generations, seed=seed),
     }
     with connect(url, key) as client:
@@ -136,7 +161,9 @@ COMMANDS = [
     (
         search,
         "sparsevit search builtin:digits builtin:digits --latency 60% --watch\n\n"
-        "Example: sparsevit search builtin:digits builtin:digits --latency 10ms --dry-run",
+        "Example: sparsevit search builtin:digits builtin:digits --latency 10ms --dry-run\n\n"
+        "Example: sparsevit search model.safetensors /data/city --latency 60% --adapt default "
+        "--finetune epochs=4,learning_rate=1e-5 --watch",
     ),
     (watch, "sparsevit watch job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5"),
 ]
@@ -165,3 +192,5 @@ def _follow(client: Any, job_id: str, as_json: bool) -> None:
     require_success(job)
     if not as_json:
         hint(f"the best config: sparsevit config {job_id} -o best.json")
+        if job["weights"] is not None:
+            hint(f"its weights:     sparsevit weights {job_id} -o weights.safetensors")

@@ -8,6 +8,8 @@ import re
 import tempfile
 from pathlib import Path
 
+WEIGHTS_SUFFIX = ".safetensors"
+
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -15,7 +17,7 @@ class ArtefactStore:
     """Files under `root`. A file, once there, never changes."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def put(self, data: bytes) -> str:
         """Stores `data` and returns its SHA-256, by which it is found again.
@@ -26,8 +28,8 @@ class ArtefactStore:
         path = self.path(digest)
         if path.exists():
             return digest
-        self._root.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._root, prefix=".writing-")
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.root, prefix=".writing-")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -41,6 +43,21 @@ class ArtefactStore:
             raise
         return digest
 
+    def adopt(self, file: Path, digest: str, suffix: str = "") -> None:
+        """Moves a file, whose SHA-256 is `digest`, from a folder on the same disk into its place.
+
+        Raises FileNotFoundError where it is gone.
+        """
+        path = self.path(digest, suffix)
+        with open(file, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(file, 0o644)
+        os.replace(file, path)
+
+    def remove(self, digest: str) -> None:
+        """Removes a file nobody refers to any more, if it is there."""
+        self.path(digest).unlink(missing_ok=True)
+
     def get(self, digest: str) -> bytes | None:
         """The stored bytes; None where the file is gone."""
         try:
@@ -48,8 +65,11 @@ class ArtefactStore:
         except FileNotFoundError:
             return None
 
-    def path(self, digest: str) -> Path:
-        """Where the file of that SHA-256 is, or would be."""
+    def path(self, digest: str, suffix: str = "") -> Path:
+        """Where the file of that SHA-256 is, or would be.
+
+        suffix: for files that users and the library know by their ending, such as WEIGHTS_SUFFIX.
+        """
         if _DIGEST.fullmatch(digest) is None:
             raise ValueError("an artefact is named by 64 hex digits")
-        return self._root / digest
+        return self.root / (digest + suffix)

@@ -21,7 +21,14 @@ from service.domain.status import TERMINAL, JobStatus, Stage, UnitState, sources
 _JOBS = table_of(JobRow)
 _CLOCK = func.clock_timestamp()
 _ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
-EMPTY_PROGRESS: Json = {"done": 0, "failed": 0, "total": None, "generation": None, "best": None}
+EMPTY_PROGRESS: Json = {
+    "done": 0,
+    "failed": 0,
+    "total": None,
+    "generation": None,
+    "best": None,
+    "training": None,
+}
 
 
 def _job(row: Row[Any]) -> Job:
@@ -188,6 +195,10 @@ class JobRepository:
         """Records what the map answers for the job's space."""
         return self._change(job_id, _ACTIVE, {"latency": latency})
 
+    def set_weights(self, job_id: str, weights: Json) -> bool:
+        """Records the weights the job made, {"sha256", "source"}: it runs on these from here."""
+        return self._change(job_id, _ACTIVE, {"weights": weights})
+
     def set_stage(self, job_id: str, stage: Stage) -> bool:
         """Records what the job is busy with now."""
         return self._change(job_id, _ACTIVE, {"stage": stage})
@@ -195,9 +206,17 @@ class JobRepository:
     def set_progress(
         self, job_id: str, progress: Json, estimated_finish_at: datetime | None = None
     ) -> bool:
-        """Records {done, failed, total, generation, best} and when the job should end."""
+        """Records {done, failed, total, generation, best, training} and when it should end."""
         values = {"progress": progress, "estimated_finish_at": estimated_finish_at}
         return self._change(job_id, _ACTIVE, values)
+
+    def set_training(self, job_id: str, training: Json) -> bool:
+        """Records how far the slice that runs is: {step, steps, loss}."""
+        job = self.lock(job_id)
+        if job is None:
+            return False
+        progress = {**job.progress, "training": training}
+        return self._change(job_id, _ACTIVE, {"progress": progress})
 
     def add_verdicts(self, job_id: str, verdicts: Sequence[str]) -> bool:
         """Adds verdicts the job does not have yet, in order."""

@@ -74,6 +74,7 @@ class JobRow(Base):
     latency: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     checkpoint_sha256: Mapped[str | None]
     dataset_sha256: Mapped[str | None]
+    weights: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     progress: Mapped[Document] = mapped_column(JSON)
     verdicts: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))
     error: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))

@@ -15,11 +15,13 @@
     ├── NotFound                   what was asked for is not there, or not the caller's
     │   ├── JobNotFound            JOB_NOT_FOUND
     │   ├── ReceiptNotFound        RECEIPT_NOT_FOUND
-    │   └── PlotNotFound           PLOT_NOT_FOUND
+    │   ├── PlotNotFound           PLOT_NOT_FOUND
+    │   └── WeightsNotFound        WEIGHTS_NOT_FOUND
     └── Conflict                   the job is not in a state that allows it
         ├── JobAlreadyTerminal     JOB_ALREADY_TERMINAL
         ├── ResultNotReady         RESULT_NOT_READY
-        └── NoFeasibleConfig       NO_FEASIBLE_CONFIG
+        ├── NoFeasibleConfig       NO_FEASIBLE_CONFIG
+        └── NoWeights              NO_WEIGHTS
 
 HTTP status codes belong to `service.api.problems`. No message repeats what the caller sent.
 """
@@ -147,6 +149,12 @@ class PlotNotFound(NotFound):
     code = "PLOT_NOT_FOUND"
 
 
+class WeightsNotFound(NotFound):
+    """The job made weights, but their file left the artefact folder."""
+
+    code = "WEIGHTS_NOT_FOUND"
+
+
 class Conflict(ServiceError):
     """The job is not in a state that allows it."""
 
@@ -169,3 +177,9 @@ class NoFeasibleConfig(Conflict):
     """The search ended and no measured configuration is within the budget."""
 
     code = "NO_FEASIBLE_CONFIG"
+
+
+class NoWeights(Conflict):
+    """The job trained nothing: its config belongs to the checkpoint it was given."""
+
+    code = "NO_WEIGHTS"

@@ -24,6 +24,7 @@ from service.domain.records import Json, Worker
 COPIED = ("key", "device", "accuracy", "padding", "aligned", "disturbed")
 FREE = frozenset(
     {"latency_budget_ms", "latency_budget", "latency_scope", "search", "device", "metadata"}
+    | {"adapt", "finetune"}
 )
 """Fields of a request its latencies do not depend on; of `search` the levels count. The device is
 left out because it may be settled later."""

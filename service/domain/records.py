@@ -67,7 +67,8 @@ class Job:
     """A user's search, or a dry run: one that ends once its latency map stands.
 
     `request` is the filled-in request, `fingerprint` a digest of the part of it that latencies
-    depend on, `latency` what the map answers for the job's space, `result` the best config document.
+    depend on, `latency` what the map answers for the job's space, `result` the best config document,
+    `weights` {"sha256", "source"} of the last weights it made (None: it runs on the checkpoint).
     """
 
     id: str
@@ -86,6 +87,7 @@ class Job:
     latency: Json | None
     checkpoint_sha256: str | None
     dataset_sha256: str | None
+    weights: Json | None
     progress: Json
     verdicts: list[str]
     error: Json | None

@@ -42,12 +42,6 @@ def _rising(levels: tuple[int, ...]) -> tuple[int, ...]:
     return levels
 
 
-def _not_yet(value: object) -> None:
-    """Refuses a field whose feature this version does not have."""
-    if value is not None:
-        raise ValueError("not available in this version: leave it out or null")
-
-
 def _dataset_object(value: object) -> object:
     """A bare string stands for {"path": string}."""
     return {"path": value} if isinstance(value, str) else value
@@ -71,12 +65,15 @@ Levels = Annotated[
 # The length of a path is the path resolver's to judge: it answers PATH_NOT_ALLOWED.
 PathText = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+FormatName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 # A split becomes part of a path below the data set: no separator, no "..".
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
 Mode = Literal["eager", "compiled", "cuda_graph"]
 Scope = Literal["model", "backbone"]
-NotYet = Annotated[None, BeforeValidator(_not_yet)]
+Task = Literal["classification", "semantic_segmentation"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+ShareUpToOne = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Strict(BaseModel):
@@ -92,6 +89,12 @@ class DatasetSpec(_Strict):
 
     path: PathText = Field(
         description='Folder or file under an allow-listed root, or "builtin:digits".'
+    )
+    format: FormatName | None = Field(
+        default=None,
+        description="Layout of the folder, a reader of the task: imagefolder for classification; "
+        "cityscapes, ade20k or folder for semantic segmentation. null: recognised by the reader.",
+        examples=["imagefolder"],
     )
     train_split: SplitName = Field(
         default="train", description="Split for adaptation and fine-tuning."
@@ -146,6 +149,79 @@ class PreprocessSpec(_Strict):
     channels: Literal["rgb", "bgr"] | None = Field(
         default=None, description="Order of the channels."
     )
+    interpolation: Interpolation | None = Field(
+        default=None, description="How images are resized, as Pillow computes it."
+    )
+    crop_pct: ShareUpToOne | None = Field(
+        default=None,
+        description="Keep an image's shape: scale it to cover the input's size divided by this, "
+        "and cut the middle out. null: what the checkpoint says, else resized whatever its shape.",
+        examples=[0.875],
+    )
+    slide: ShareUpToOne | None = Field(
+        default=None,
+        description="Cut an image into overlapping crops of the input's size instead of resizing "
+        "it; the step as a share of that size.",
+        examples=[0.667],
+    )
+    expected_dense_metric: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="What the dense model is known to reach, as the job reports the task's metric "
+        "(0.812, not 81.2). It is scored on up to 256 images first; a job whose result is further "
+        "from this than chance explains fails at once with DENSE_METRIC_MISMATCH.",
+        examples=[0.812],
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.crop_pct is not None and self.slide is not None:
+            raise ValueError("give one of crop_pct and slide")
+        return self
+
+
+class TrainingSpec(_Strict):
+    """How the network is trained. null: the setting recommended for the task."""
+
+    epochs: float | None = Field(
+        default=None, gt=0, le=10_000, description="Passes over the training split.", examples=[12]
+    )
+    steps: int | None = Field(
+        default=None, ge=1, le=100_000_000, description="Optimiser steps, instead of epochs."
+    )
+    learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="Peak learning rate.", examples=[1e-5]
+    )
+    batch: int | None = Field(default=None, ge=1, le=4096, description="Images per forward pass.")
+    accumulate: int | None = Field(
+        default=None, ge=1, le=1024, description="Forward passes per optimiser step."
+    )
+    precision: Precision | None = Field(
+        default=None, description="Number format of forward and backward; weights stay fp32."
+    )
+    weight_decay: float | None = Field(default=None, ge=0, le=10, description="AdamW's.")
+    warmup: int | None = Field(
+        default=None,
+        ge=0,
+        le=10_000_000,
+        description="Steps over which the rate rises to its peak.",
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**63 - 1,
+        description="The same seed, data, device model and versions give the same weights.",
+    )
+    augment: bool | None = Field(
+        default=None, description="Whether training images are varied (flips, crops, scales)."
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give one of epochs and steps")
+        return self
 
 
 class SearchSettings(_Strict):
@@ -180,7 +256,8 @@ class SearchRequest(_Strict):
     """Find the best sparsity configuration of a checkpoint within a latency budget."""
 
     checkpoint: PathText = Field(
-        description='Checkpoint file under an allow-listed root, or "builtin:digits".'
+        description="Checkpoint file, or a model folder of Hugging Face's, under an allow-listed "
+        'root, or "builtin:digits".'
     )
     dataset: Annotated[DatasetSpec, BeforeValidator(_dataset_object)] = Field(
         description='A data set; a bare string stands for {"path": string}.'
@@ -196,9 +273,7 @@ class SearchRequest(_Strict):
         description='Budget as a share of the dense latency on the device, such as "60%".',
     )
     latency_scope: Scope = Field(default="model", description="What the budget covers.")
-    task: Literal["semantic_segmentation"] | None = Field(
-        default=None, description="null: read off the checkpoint."
-    )
+    task: Task | None = Field(default=None, description="null: read off the checkpoint.")
     device: Name | None = Field(
         default=None,
         description="A device model of GET /devices, or `cpu` or `cuda` where that names one. "
@@ -214,8 +289,19 @@ class SearchRequest(_Strict):
     search: Annotated[SearchSettings, BeforeValidator(_given)] = Field(
         default_factory=SearchSettings, description="Settings of the search."
     )
-    adapt: NotYet = Field(default=None, description="Not available in this version.")
-    finetune: NotYet = Field(default=None, description="Not available in this version.")
+    adapt: TrainingSpec | None = Field(
+        default=None,
+        description="Sparsity-aware adaptation before the search, on the training split. {}: as "
+        "recommended for the task. null: none; weights never adapted then add the verdict "
+        "SUPERNET_NOT_ADAPTED.",
+        examples=[{}, {"epochs": 12, "learning_rate": 1e-5}],
+    )
+    finetune: TrainingSpec | None = Field(
+        default=None,
+        description="Fine-tuning of the winner after the search, on the training split; metric and "
+        "latency are then measured again with the new weights. {}: as recommended. null: none.",
+        examples=[{}, {"epochs": 4}],
+    )
     metadata: dict[
         Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]
     ] = Field(default_factory=dict, max_length=16, description="Up to 16 short strings of yours.")

@@ -70,9 +70,14 @@ class UnitKind(StrEnum):
 
     INSPECT = "inspect"
     CALIBRATE = "calibrate"
+    ADAPT = "adapt"
     EVALUATE = "evaluate"
     MEASURE = "measure"
+    FINETUNE = "finetune"
 
+
+TRAINING_KINDS: frozenset[UnitKind] = frozenset({UnitKind.ADAPT, UnitKind.FINETUNE})
+"""Slices of a training: the shard is the slice's number, each begins where the last one ended."""
 
 QUIET_KINDS: frozenset[UnitKind] = frozenset({UnitKind.CALIBRATE, UnitKind.MEASURE})
 """Units that time something: they run alone on their device."""

@@ -101,15 +101,15 @@ class SubmissionService:
     def _files(self, request: SearchRequest) -> tuple[Json | None, Json | None]:
         """What is at the request's paths: checkpoint, data set."""
         return (
-            self._record(request.checkpoint, "/checkpoint", folder=False),
-            self._record(request.dataset.path, "/dataset/path", folder=True),
+            self._record(request.checkpoint, "/checkpoint"),
+            self._record(request.dataset.path, "/dataset/path"),
         )
 
-    def _record(self, path: str, pointer: str, *, folder: bool) -> Json | None:
+    def _record(self, path: str, pointer: str) -> Json | None:
         """What is at the path; None for data that ships with the library."""
         if path == BUILTIN_DIGITS:
             return None
-        return self._paths.resolve(path, pointer, folder=folder).to_dict()
+        return self._paths.resolve(path, pointer).to_dict()
 
 
 def _asked(

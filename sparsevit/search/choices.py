@@ -17,6 +17,10 @@ from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes
 
+SETTLED_BY_INSPECTION = ("input", "preprocess", "score", "task", "evaluation_threads")
+"""What an inspection settles of a session's arguments: from then on every session of the search,
+whoever opens it, computes the same thing."""
+
 BEST = 3
 """Finalists that are simply the best by metric."""
 

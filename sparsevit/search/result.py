@@ -16,6 +16,7 @@ from sparsevit.search.pareto import pareto_front
 from sparsevit.sparsity.config import Genes
 
 if TYPE_CHECKING:
+    from sparsevit.search.steps import Session
     from sparsevit.search.verify import Finalist, Verification
 
 
@@ -46,11 +47,7 @@ def best_config(
         "schema_version": SCHEMA_VERSION,
         "architecture": model.backbone.config.to_dict(),
         "task": model.task,
-        "weights": {
-            "sha256": model.weights_sha256,
-            "source": "checkpoint",
-            "dialect": "sparsevit",
-        },
+        "weights": weights_document(session),
         "input": session.input,
         "preprocess": session.preprocess.to_dict(),
         **session.sparsity(winner.genes).to_dict(),
@@ -75,6 +72,15 @@ def best_config(
             "evaluations": len(job.search_facts["evaluations"]),
             "version": sparsevit.__version__,
         },
+    }
+
+
+def weights_document(session: Session) -> dict[str, Any]:
+    """Which weights the numbers are of. source: the user's checkpoint, or what became of it."""
+    return {
+        "sha256": session.model.weights_sha256,
+        "source": session.weights_source,
+        "dialect": session.model.dialect,
     }
 
 

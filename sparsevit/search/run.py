@@ -6,6 +6,7 @@ choices.py), so it returns what a job would store.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,13 @@ from sparsevit.errors import ConfigError, DeviceDisturbed, NoFeasibleConfig
 from sparsevit.search import choices
 from sparsevit.search.evolution import STRATEGIES, Evaluation, EvolutionSettings
 from sparsevit.search.latency_map import LatencyMap, Scope
+from sparsevit.search.space import SearchSpace
 from sparsevit.search.steps import MEASURE_SECONDS, Session
+from sparsevit.search.training import train
+from sparsevit.search.verify_again import winner_of
 from sparsevit.sparsity.config import Genes
 from sparsevit.tasks.base import TaskModel
+from sparsevit.training.settings import Kind, TrainingSettings
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
@@ -31,7 +36,8 @@ class SearchResult:
 
     document: the best config JSON (`save` writes it, `sparsevit.load_config` reads it).
     front: Pareto front, fastest first. evaluations: every candidate in the order of proposal.
-    artefacts: name -> bytes of the pictures. receipts: id -> latency receipt.
+    artefacts: name -> bytes of the pictures. receipts: id -> latency receipt. weights: the
+    safetensors that `document` was measured with, where the search trained; None: the model's own.
     """
 
     document: dict[str, Any]
@@ -41,15 +47,19 @@ class SearchResult:
     latency_map: LatencyMap
     verdicts: list[str]
     artefacts: dict[str, bytes] = field(repr=False)
+    weights: bytes | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes best.json and the pictures; returns the path of best.json."""
+        """Writes best.json, the pictures and, where the search made them, weights.safetensors;
+        returns the path of best.json."""
         import json
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.artefacts.items():
             (folder / name).write_bytes(content)
+        if self.weights is not None:
+            (folder / "weights.safetensors").write_bytes(self.weights)
         best = folder / "best.json"
         best.write_text(json.dumps(self.document, indent=2) + "\n", encoding="utf-8")
         return best
@@ -68,6 +78,8 @@ def run_search(
     score: str | None = None,
     strategy: str = "evolution",
     settings: EvolutionSettings | None = None,
+    adapt: TrainingSettings | Mapping[str, Any] | None = None,
+    finetune: TrainingSettings | Mapping[str, Any] | None = None,
     measure_seconds: float = MEASURE_SECONDS,
     progress: Progress | None = None,
 ) -> SearchResult:
@@ -76,8 +88,12 @@ def run_search(
     model: a checkpoint's path, `builtin:digits`, or a loaded model. dataset: a path, a built-in
     name, or a spec with `path`, `search_split`, `report_split`, `limit`, `holdout`.
     Give one of latency_budget_ms and latency_budget ("60%" of the dense latency measured here).
+    preprocess: fields of `Preprocess`, and `expected_dense_metric`: what the model is known to reach.
+    adapt, finetune: settings of a training before the search, and of its winner after it; {} takes
+    what is recommended for the task, None trains nothing.
 
-    Raises BudgetUnreachable (with the nearest possible budget) before anything is evaluated,
+    Raises DenseMetricMismatch where the model does not reach what was expected of it,
+    BudgetUnreachable (with the nearest possible budget) before anything is trained or evaluated,
     NoFeasibleConfig when every finalist turned out too slow, DeviceDisturbed when too much else ran
     on the device to believe any latency, and the errors of loading.
     """
@@ -85,90 +101,161 @@ def run_search(
         raise ConfigError("give one of latency_budget_ms and latency_budget.")
     if strategy not in STRATEGIES:
         raise ConfigError(f"strategy is one of {', '.join(STRATEGIES)}, not {strategy!r}.")
-    tell = progress or (lambda stage, done, total: None)
+    budget = latency_budget_ms if latency_budget_ms is not None else latency_budget
+    assert budget is not None
     session = Session(
         model, dataset, device, input, preprocess, score, measure_seconds=measure_seconds
     )
-    inspection = session.inspect()
-    calibration = session.calibrate(lambda done, total: tell("calibrate", done, total))
+    asked = _Asked(
+        budget,
+        latency_scope,
+        strategy,
+        settings or EvolutionSettings(),
+        progress or (lambda stage, done, total: None),
+    )
+    with tempfile.TemporaryDirectory(prefix="sparsevit-") as folder:
+        return _run(session, _plain(adapt), _plain(finetune), asked, Path(folder))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is searched for, and who is told."""
+
+    budget: float | str
+    scope: Scope
+    strategy: str
+    settings: EvolutionSettings
+    tell: Progress
+
+
+def _plain(settings: TrainingSettings | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return settings if settings is None or isinstance(settings, Mapping) else settings.to_dict()
+
+
+def _run(
+    session: Session,
+    adapt: Mapping[str, Any] | None,
+    finetune: Mapping[str, Any] | None,
+    asked: _Asked,
+    folder: Path,
+) -> SearchResult:
+    """The way of a job; see worker.coordinator. folder: for checkpoints and weights."""
+    inspection = session.inspect(adapt, finetune)
+    calibration = session.calibrate(lambda done, total: asked.tell("calibrate", done, total))
     latency_map = LatencyMap.from_dict(calibration["map"])
     space = choices.search_space(inspection, None)
-    budget = latency_budget_ms if latency_budget_ms is not None else latency_budget
-    budget_ms = choices.reachable_budget(budget, latency_map, space, latency_scope)
-    settings = settings or EvolutionSettings()
+    budget_ms = choices.reachable_budget(asked.budget, latency_map, space, asked.scope)
+    if adapt is not None:
+        session = _trained(session, inspection, "adapt", folder, asked)
+    history = _search(session, inspection, latency_map, space, budget_ms, asked)
+    pictures: dict[str, bytes] = {}
+    found = session.measure(
+        choices.finalists(history, budget_ms),
+        choices.best_uniform(space, latency_map, budget_ms, asked.scope),
+        latency_map,
+        asked.budget,
+        asked.scope,
+        _search_facts(history, asked),
+        lambda name, content: _keep(pictures, name, content),
+        lambda done, total: asked.tell("verify", done, total),
+    )
+    receipts = {calibration["receipt"]["id"]: calibration["receipt"], **_checked(found)["receipts"]}
+    if finetune is not None:
+        session = _trained(session, inspection, "finetune", folder, asked, genes=winner_of(found))
+        found = session.measure_again(
+            found,
+            latency_map,
+            asked.budget,
+            asked.scope,
+            lambda name, content: _keep(pictures, name, content),
+            lambda done, total: asked.tell("verify", done, total),
+        )
+        receipts |= _checked(found)["receipts"]
+    made = None if session.weights_source == "checkpoint" else Path(session.checkpoint).read_bytes()
+    verdicts = list(choices.map_verdicts(latency_map))
+    return SearchResult(
+        found["document"], found["front"], history, receipts, latency_map, verdicts, pictures, made
+    )
+
+
+def _trained(
+    session: Session,
+    inspection: Mapping[str, Any],
+    kind: Kind,
+    folder: Path,
+    asked: _Asked,
+    genes: Genes | None = None,
+) -> Session:
+    """A session on the weights that a training makes of this one's."""
+    weights = folder / f"{kind}.safetensors"
+    train(
+        session,
+        kind,
+        inspection[kind],
+        folder / f"{kind}.ckpt",
+        weights,
+        genes=genes,
+        progress=lambda done, total, loss: asked.tell(kind, done, total),
+    )
+    return Session(
+        weights,
+        session.dataset,
+        str(session.device),
+        **{name: inspection[name] for name in choices.SETTLED_BY_INSPECTION},
+        weights_source="adapted" if kind == "adapt" else "finetuned",
+        measure_seconds=session.measure_seconds,
+    )
+
+
+def _search(
+    session: Session,
+    inspection: Mapping[str, Any],
+    latency_map: LatencyMap,
+    space: SearchSpace,
+    budget_ms: float,
+    asked: _Asked,
+) -> list[Evaluation]:
+    """Every candidate, generation by generation."""
     history: list[Evaluation] = []
-    for generation in range(settings.generations):
-        proposals = STRATEGIES[strategy](
-            space, latency_map, budget_ms, latency_scope, settings, history, generation
+    for generation in range(asked.settings.generations):
+        proposals = STRATEGIES[asked.strategy](
+            space, latency_map, budget_ms, asked.scope, asked.settings, history, generation
         )
         if not proposals:
             break
-        tell("search", len(history), len(history) + len(proposals))
+        asked.tell("search", len(history), len(history) + len(proposals))
         states = session.evaluate(proposals, 0, 1)["states"]
         history += [
             Evaluation(
                 genes,
                 generation,
                 metrics.value(state, inspection["metric"]),
-                float(latency_map.predict(genes, latency_scope)),
+                float(latency_map.predict(genes, asked.scope)),
             )
             for genes, state in zip(proposals, states, strict=True)
         ]
-    return _conclude(
-        session,
-        latency_map,
-        budget,
-        latency_scope,
-        history,
-        (strategy, settings.seed),
-        tell,
-        choices.finalists(history, budget_ms),
-        choices.best_uniform(space, latency_map, budget_ms, latency_scope),
-        calibration,
-    )
+    return history
 
 
-def _conclude(
-    session: Session,
-    latency_map: LatencyMap,
-    budget: float | str,
-    scope: Scope,
-    history: list[Evaluation],
-    origin: tuple[str, int],
-    tell: Progress,
-    finalists: list[Genes],
-    uniform: list[Genes],
-    calibration: Mapping[str, Any],
-) -> SearchResult:
-    pictures: dict[str, bytes] = {}
-
-    def keep(name: str, content: bytes) -> str:
-        pictures[name] = content
-        return name
-
-    facts = {
+def _search_facts(history: list[Evaluation], asked: _Asked) -> dict[str, Any]:
+    return {
         "job_id": None,
-        "strategy": origin[0],
-        "seed": origin[1],
+        "strategy": asked.strategy,
+        "seed": asked.settings.seed,
         "evaluations": [
             {"genes": list(e.genes), "metric": e.metric, "latency_ms": e.latency_ms}
             for e in history
         ],
     }
-    found = session.measure(
-        finalists,
-        uniform,
-        latency_map,
-        budget,
-        scope,
-        facts,
-        keep,
-        lambda done, total: tell("verify", done, total),
-    )
+
+
+def _keep(pictures: dict[str, bytes], name: str, content: bytes) -> str:
+    pictures[name] = content
+    return name
+
+
+def _checked(found: dict[str, Any]) -> dict[str, Any]:
+    """What was measured. Raises the error that a job would fail with."""
     if found["error"]:
         raise _ERRORS[found["error"]["code"]](found["error"]["message"])
-    verdicts = list(choices.map_verdicts(latency_map))
-    receipts = {calibration["receipt"]["id"]: calibration["receipt"], **found["receipts"]}
-    return SearchResult(
-        found["document"], found["front"], history, receipts, latency_map, verdicts, pictures
-    )
+    return found

@@ -1,4 +1,4 @@
-"""The four computations of a search: inspect, calibrate, evaluate, measure.
+"""The computations of a search: inspect, calibrate, evaluate, measure. Training is in training.py.
 
 The in-process search (`run_search`) and the service's workers call the same methods: what a job
 finds is what the library finds.
@@ -32,9 +32,12 @@ from sparsevit.latency.memory import largest_size, memory_errors, renew_limit
 from sparsevit.latency.modes import apply_mode
 from sparsevit.latency.receipt import device_facts, receipt
 from sparsevit.latency.timers import thread_count
+from sparsevit.search.dense_check import check_dense_metric
 from sparsevit.search.inputs import PRECISIONS, check_precision, fill_input, open_device
 from sparsevit.search.latency_map import LatencyMap, Scope, map_facts, map_key
+from sparsevit.search.training import settled_settings
 from sparsevit.search.verify import Verification
+from sparsevit.search.verify_again import verify_again
 from sparsevit.sparsity.config import DEFAULT_SCORE, MAX_LEVEL, Genes, SparsityConfig
 from sparsevit.sparsity.score import get_score
 from sparsevit.tasks.base import TaskModel
@@ -52,8 +55,11 @@ class Session:
     checkpoint: a path, a built-in name, or a loaded TaskModel. dataset: see data.sources.
     input: height, width (None: the data set's own), batch, precision, mode, threads.
     preprocess, score, task: None takes what the checkpoint says, or the library's default.
+    `expected_dense_metric` in preprocess is checked by `inspect`.
     evaluation_threads: CPU threads of evaluations; settled at inspection, since another count sums
     in another order, and workers with more cores must find the same. None: torch's own.
+    weights_source: whether the weights are the user's "checkpoint", or "adapted" or "finetuned" ones
+    that this search made of it.
     measure_seconds: the most that each of the three measurements (calibration, model, backbone)
     may take; quiet devices need far less.
     """
@@ -68,6 +74,7 @@ class Session:
         score: str | None = None,
         task: str | None = None,
         evaluation_threads: int | None = None,
+        weights_source: str = "checkpoint",
         measure_seconds: float = MEASURE_SECONDS,
     ) -> None:
         self.measure_seconds = measure_seconds
@@ -75,8 +82,8 @@ class Session:
         self.device = open_device(device)
         if self.device.type == "cpu":
             keep_memory()
-        given = isinstance(checkpoint, TaskModel)  # a caller's model stays as it is
-        model = copy.deepcopy(checkpoint) if given else load_model(checkpoint)
+        self.checkpoint, self.weights_source = checkpoint, weights_source
+        model = self.load()
         if task not in (None, model.task):
             raise CheckpointMismatch(
                 f"the checkpoint is for {model.task}, the job asks for {task}."
@@ -89,11 +96,19 @@ class Session:
         shown = self.splits.search.sample(0)[0].shape[:2]
         self.input = fill_input(input or {}, shown, self.device)
         size = (self.input["height"], self.input["width"])
-        self.preprocess: Preprocess = model.preprocess.updated(preprocess).updated({"resize": size})
+        wanted = dict(preprocess or {})
+        self.expected_dense_metric: float | None = wanted.pop("expected_dense_metric", None)
+        self.preprocess: Preprocess = model.preprocess.updated(wanted).updated({"resize": size})
         model.preprocess = self.preprocess
         self.model = model.to(self.device, PRECISIONS[self.input["precision"]]).eval()
         check_precision(self.model.backbone, self.input["precision"])
         apply_mode(self.model, self.input["mode"], self.device)
+
+    def load(self) -> TaskModel:
+        """The model as its checkpoint has it; a model that a caller gave stays as it is."""
+        if isinstance(self.checkpoint, TaskModel):
+            return copy.deepcopy(self.checkpoint)
+        return load_model(self.checkpoint)
 
     @property
     def pairs(self) -> tuple[int, ...]:
@@ -134,9 +149,17 @@ class Session:
             },
         )
 
-    def inspect(self) -> dict[str, Any]:
-        """What the request left open, settled; JSON. The files of the data set are checked first."""
+    def inspect(
+        self, adapt: Mapping[str, Any] | None = None, finetune: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What the request left open, settled; JSON. adapt, finetune: settings, as asked for.
+
+        Raises DenseMetricMismatch where the dense model is not what it was expected to be, and
+        DatasetError where a training is asked for that its split does not allow.
+        """
         self.splits.check()
+        settled = settled_settings(self, {"adapt": adapt, "finetune": finetune})
+        dense_metric = check_dense_metric(self)
         return {
             "architecture": self.model.backbone.config.to_dict() | {"pairs": list(self.pairs)},
             "task": self.model.task,
@@ -154,6 +177,8 @@ class Session:
             "adapted": self.model.adapted is not None,
             "device": self.device_facts["model"],
             "latency_map_key": map_key(self.map_facts()),
+            "dense_metric": dense_metric,
+            **settled,
         }
 
     def latency_images(self, count: int) -> Tensor:
@@ -259,3 +284,16 @@ class Session:
         """Times and re-scores the finalists and names the winner; see sparsevit.search.verify."""
         verification = Verification(self, latency_map, budget, scope, search_facts)
         return verification.run(finalists, uniform, artefacts, progress)
+
+    def measure_again(
+        self,
+        found: Mapping[str, Any],
+        latency_map: LatencyMap,
+        budget: float | str,
+        scope: Scope,
+        artefacts: Callable[[str, bytes], str],
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """What `measure` found, with the winner measured on these weights, fine-tuned for it."""
+        verification = Verification(self, latency_map, budget, scope, found["document"]["search"])
+        return verify_again(verification, found, artefacts, progress)

@@ -274,11 +274,18 @@ class Verification:
         winner: Finalist,
         artefacts: Store,
     ) -> dict[str, str]:
-        from sparsevit.search.pictures import latency_picture, pareto_picture, window_picture
+        from sparsevit.search.pictures import latency_picture, pareto_picture
 
         pictures = {
             "pareto.png": pareto_picture(self, document, front),
-            "windows.png": window_picture(self.session, winner.genes),
             "latency.png": latency_picture(self.latency_map),
         }
-        return {name: artefacts(name, content) for name, content in pictures.items() if content}
+        stored = {name: artefacts(name, content) for name, content in pictures.items() if content}
+        return stored | self.window_map(winner.genes, artefacts)
+
+    def window_map(self, genes: Genes, artefacts: Store) -> dict[str, str]:
+        """Which windows of the user's images are kept; the weights have a say in it."""
+        from sparsevit.search.pictures import window_picture
+
+        picture = window_picture(self.session, genes)
+        return {"windows.png": artefacts("windows.png", picture)} if picture else {}

@@ -65,6 +65,19 @@ def summary(key: str = KEY, disturbed: bool = False) -> dict[str, Any]:
     }
 
 
+INSPECTION: dict[str, Any] = {
+    "task": "semantic_segmentation",
+    "input": {"height": 448, "width": 448, "batch": 1, "precision": "fp32", "mode": "eager"},
+    "preprocess": {"mean": [0.45] * 3, "std": [0.25] * 3, "resize": [448, 448]},
+    "score": "variance",
+    "splits": {"search": 128, "report": 128},
+    "metric": {"name": "digit_miou", "kind": "mean_iou", "classes": [1]},
+    "dense_metric": None,
+    "adapt": {"epochs": 12, "learning_rate": 1e-5},
+    "finetune": None,
+}
+
+
 @dataclass
 class Lab:
     """Plays the workers of an API: one device, whose jobs it takes to where a test wants them."""
@@ -86,7 +99,7 @@ class Lab:
         with session_scope(self.api.engine) as session:
             jobs = JobRepository(session)
             jobs.start(job_id)
-            jobs.set_inspection(job_id, {}, MODEL, "c" * 64, "d" * 64)
+            jobs.set_inspection(job_id, INSPECTION, MODEL, "c" * 64, "d" * 64)
             LatencyMapRepository(session).add(key, MODEL, {"facts": FACTS | facts}, figures)
             jobs.set_latency_map(job_id, key)
             jobs.set_latency(job_id, figures)

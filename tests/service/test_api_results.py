@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 
 import httpx
 import pytest
 
+from service.db.artefacts import WEIGHTS_SUFFIX
 from service.db.jobs import JobRepository
 from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
@@ -86,7 +88,62 @@ def test_receipts_are_the_jobs_own(api: Api, done: str) -> None:
     check_problem(get(api, other, "receipts/r1"), 404, "RECEIPT_NOT_FOUND")
 
 
-PARTS = ["config", "pareto", "pareto?format=csv", "pareto?format=png", "windows.png", "latency.png"]
+WEIGHTS = bytes(range(256)) * 9000  # more than two pieces
+
+
+def finished_with(api: Api, source: str, sha256: str) -> str:
+    """A job that succeeded with those weights."""
+    job_id: str = submit(api)["id"]
+    with session_scope(api.engine) as session:
+        jobs = JobRepository(session)
+        jobs.start(job_id)
+        jobs.succeed(job_id, CONFIG | {"weights": {"sha256": sha256, "source": source}})
+    return job_id
+
+
+@pytest.mark.parametrize("source", ["adapted", "finetuned"])
+def test_weights_a_job_made_are_a_download_with_a_strong_etag(api: Api, source: str) -> None:
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    file = api.data / "weights"
+    file.write_bytes(WEIGHTS)
+    api.artefacts.root.mkdir(exist_ok=True)
+    api.artefacts.adopt(file, digest, WEIGHTS_SUFFIX)
+    job_id = finished_with(api, source, digest)
+    answer = get(api, job_id, "weights")
+    assert (answer.status_code, answer.content) == (200, WEIGHTS)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-length"] == str(len(WEIGHTS))
+    name = f'attachment; filename="{job_id}.safetensors"'
+    assert answer.headers["content-disposition"] == name
+    assert answer.headers["etag"] == f'"{digest}"'
+    unchanged = get(api, job_id, "weights", **{"If-None-Match": f'"{digest}"'})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    whole = get(api, job_id, "weights", Range="bytes=0-1")
+    assert (whole.status_code, whole.content) == (200, WEIGHTS)
+    check_problem(api.bob.get(f"/jobs/{job_id}/weights"), 404, "JOB_NOT_FOUND")
+    assert api.ann.get(f"/jobs/{job_id}").json()["links"]["weights"] == f"/jobs/{job_id}/weights"
+
+
+def test_a_job_that_trained_nothing_has_no_weights_of_its_own(api: Api) -> None:
+    job_id = finished_with(api, "checkpoint", "c" * 64)
+    problem = check_problem(get(api, job_id, "weights"), 409, "NO_WEIGHTS")
+    assert "c" * 64 in problem["detail"]
+
+
+def test_weights_whose_file_is_gone_are_not_found(api: Api) -> None:
+    job_id = finished_with(api, "adapted", "a" * 64)
+    check_problem(get(api, job_id, "weights"), 404, "WEIGHTS_NOT_FOUND")
+
+
+PARTS = [
+    "weights",
+    "config",
+    "pareto",
+    "pareto?format=csv",
+    "pareto?format=png",
+    "windows.png",
+    "latency.png",
+]
 
 
 @pytest.mark.parametrize("part", PARTS)

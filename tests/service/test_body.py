@@ -162,7 +162,25 @@ INVALID = {
     "height 8": (with_(input={"height": 8}), "/input/height"),
     "height 100000": (with_(input={"height": 100000}), "/input/height"),
     "mode": (with_(input={"mode": "jit"}), "/input/mode"),
-    "adapt": (with_(adapt={"epochs": 1}), "/adapt"),
+    "epochs and steps": (with_(adapt={"epochs": 1, "steps": 10}), "/adapt"),
+    "0 epochs": (with_(adapt={"epochs": 0}), "/adapt/epochs"),
+    "a rate as text": (with_(finetune={"learning_rate": "1e-5"}), "/finetune/learning_rate"),
+    "a rate of 11": (with_(adapt={"learning_rate": 11}), "/adapt/learning_rate"),
+    "int8 training": (with_(adapt={"precision": "int8"}), "/adapt/precision"),
+    "an unknown setting": (with_(adapt={"epoch": 1}), "/adapt"),
+    "adapt true": (with_(adapt=True), "/adapt"),
+    "half a step": (with_(finetune={"steps": 0.5}), "/finetune/steps"),
+    "augment 1": (with_(finetune={"augment": 1}), "/finetune/augment"),
+    "a format of the shell": (with_(dataset={"path": "x", "format": "a;b"}), "/dataset/format"),
+    "a format above": (with_(dataset={"path": "x", "format": "../x"}), "/dataset/format"),
+    "detection": (with_(task="detection"), "/task"),
+    "lanczos": (with_(preprocess={"interpolation": "lanczos"}), "/preprocess/interpolation"),
+    "a crop of 0": (with_(preprocess={"crop_pct": 0}), "/preprocess/crop_pct"),
+    "a crop that slides": (with_(preprocess={"crop_pct": 0.9, "slide": 0.5}), "/preprocess"),
+    "81.2% expected": (
+        with_(preprocess={"expected_dense_metric": 81.2}),
+        "/preprocess/expected_dense_metric",
+    ),
     "a mean of 11": (with_(preprocess={"mean": [0, 0, 11.0]}), "/preprocess/mean/2"),
     "a mean of -11": (with_(preprocess={"mean": [-11.0, 0, 0]}), "/preprocess/mean/0"),
     "a std of 0": (with_(preprocess={"std": [0, 1.0, 1.0]}), "/preprocess/std/0"),
@@ -211,6 +229,22 @@ def test_the_built_in_set_has_splits_of_its_own(api: Api, field: str) -> None:
     (error,) = problem["errors"]
     assert error["pointer"] == "/dataset"
     assert "splits of its own" in error["message"]
+
+
+def test_trainings_and_preprocessing_are_shown_filled_in(api: Api) -> None:
+    asked = {
+        "task": "classification",
+        "dataset": {"path": str(api.data), "format": "imagefolder"},
+        "preprocess": {"interpolation": "bicubic", "crop_pct": 0.9, "expected_dense_metric": 0.812},
+        "adapt": {},
+        "finetune": {"epochs": 0.5, "learning_rate": 1e-5, "warmup": 0, "augment": False},
+    }
+    answer = post(api, with_(**asked))
+    assert answer.status_code == 202, answer.text
+    request = answer.json()["request"]
+    assert set(request["adapt"].values()) == {None}
+    for name in ("dataset", "preprocess", "finetune"):
+        assert request[name].items() >= asked[name].items()
 
 
 def test_every_finding_is_reported_at_once(api: Api) -> None:

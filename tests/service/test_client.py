@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
 from service import client as module
 from service.client import Client, RemoteError, ServiceError
+from service.db.artefacts import WEIGHTS_SUFFIX
 from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from tests.service.api_server import SMALL, Api
@@ -25,7 +28,7 @@ def test_the_client_walks_a_jobs_whole_way(api: Api, ann: Client) -> None:
         job = ann.submit(SMALL)
         assert ann.job(job["id"]) == job
         (listed,) = ann.jobs(limit=1, status="queued")["data"]
-        assert {**listed, "latency": None} == job
+        assert {**listed, "latency": None, "settled": None, "weights": None} == job
         with pytest.raises(ServiceError) as caught:
             ann.config(job["id"])
         assert (caught.value.code, caught.value.message[:3]) == ("RESULT_NOT_READY", "the")
@@ -48,6 +51,30 @@ def test_the_client_walks_a_jobs_whole_way(api: Api, ann: Client) -> None:
         assert [seen["status"] for seen in ann.watch(job["id"])] == ["succeeded"]
         assert ann.cancel(ann.submit(SMALL)["id"])["status"] == "cancelled"
         assert ann.dry_run(SMALL)["inspection"] == "pending"
+
+
+def test_weights_come_into_a_file_whole_or_not_at_all(
+    api: Api, ann: Client, tmp_path: Path
+) -> None:
+    content, file = b"weights" * 300_000, tmp_path / "weights.safetensors"
+    digest = hashlib.sha256(content).hexdigest()
+    written = tmp_path / "written"
+    written.write_bytes(content)
+    api.artefacts.root.mkdir(exist_ok=True)
+    api.artefacts.adopt(written, digest, WEIGHTS_SUFFIX)
+    with ann:
+        job_id = ann.submit(SMALL)["id"]
+        with pytest.raises(RemoteError) as caught:
+            ann.weights(job_id, file)
+        assert caught.value.code == "RESULT_NOT_READY"
+        assert list(tmp_path.iterdir()) == []
+        with session_scope(api.engine) as session:
+            jobs = JobRepository(session)
+            jobs.start(job_id)
+            jobs.succeed(job_id, {"weights": {"sha256": digest, "source": "adapted"}})
+        ann.weights(job_id, file)
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == content
 
 
 def test_refusals_name_their_fields(ann: Client) -> None:

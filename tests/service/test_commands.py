@@ -14,12 +14,12 @@ from service.client import RemoteError
 from service.commands import progress, register, summary
 from service.commands.common import CommandError, require_success, target, told
 from service.commands.demo import REQUEST
-from service.commands.request import parse_latency, service_path
+from service.commands.request import parse_latency, parse_training, service_path
 from service.domain.request import parse_search_request
 from service.embedded.home import Addresses, default_home, key_file, write_private
 
 NAMES = ["up", "search", "watch", "jobs", "job", "cancel", "config", "pareto", "demo", "keys"]
-NAMES += ["calibrate", "devices"]
+NAMES += ["calibrate", "devices", "weights"]
 ID = "job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5"
 
 
@@ -117,6 +117,17 @@ def test_latency_is_milliseconds_or_a_share_of_dense() -> None:
             parse_latency(text)
 
 
+def test_a_training_is_the_default_or_settings() -> None:
+    assert parse_training(None, "--adapt") is None
+    assert parse_training("default", "--adapt") == {}
+    text = "epochs=12, learning_rate=1e-5,precision=bf16,augment=false"
+    settings = {"epochs": 12, "learning_rate": 1e-5, "precision": "bf16", "augment": False}
+    assert parse_training(text, "--adapt") == settings
+    for text in ("", "12", "epochs", "epochs=", "rate=1", "epochs=1,,steps=2"):
+        with pytest.raises(typer.BadParameter, match="learning_rate"):
+            parse_training(text, "--adapt")
+
+
 def test_a_latency_without_a_unit_is_a_usage_error(app: typer.Typer, home: Path) -> None:
     result = run(app, "search", "builtin:digits", "builtin:digits", "--latency", "10")
     assert result.exit_code == 2
@@ -205,6 +216,9 @@ def test_progress_names_stage_counts_best_and_time_left() -> None:
     running = job(progress=counters, estimated_finish_at="2026-01-02T03:05:10+00:00")
     text = progress.line(running)
     assert text == "searching, generation 2, 32/96 evaluations, best 0.877 at 12.3 ms"
+    training = {"training": {"step": 120, "steps": 240, "loss": 0.31049}}
+    adapting = job(stage="adapt", progress=counters | {"best": None} | training)
+    assert progress.line(adapting) == "adapting the network, loss 0.310, 120/240 steps"
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert progress.left_text(running, now) == "1:05 left"
     assert progress.left_text(job(), now) == ""

@@ -151,6 +151,7 @@ SAME = {
     "scope": {"latency_scope": "backbone"},
     "metadata": {"metadata": {"a": "b"}},
     "device, settled otherwise": {"device": MODEL},
+    "training": {"adapt": {}, "finetune": {"epochs": 4}},
     "seed": {"search": {"seed": 3, "population": 5, "parents": 2}},
 }
 OTHER = {

@@ -79,6 +79,38 @@ def test_maps_without_figures_go_and_searches_that_used_them_calibrate_again(
     assert left == [0, 1]
 
 
+def test_an_older_version_gets_no_job_that_is_to_train(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    request = '{"adapt": %s, "finetune": %s}'
+    jobs = {
+        "adapting": ("running", request % ("{}", "null")),
+        "tuning": ("queued", request % ("null", '{"epochs": 4}')),
+        "plain": ("running", request % ("null", "null")),
+        "done": ("succeeded", request % ("{}", "{}")),
+    }
+    try:
+        with engine.begin() as connection:
+            for job_id, (status, body) in jobs.items():
+                row = f"{JOBS} VALUES (:id, 'ann', :status, NULL, :body, '{{}}', '{{}}', NULL)"
+                values = {"id": job_id, "status": status, "body": body}
+                connection.execute(text(row), values)
+        downgrade(empty_database_url, "0002")
+        with engine.connect() as connection:
+            left = connection.execute(text("SELECT id, status FROM jobs ORDER BY id")).all()
+        upgrade(empty_database_url)
+        check(empty_database_url)
+    finally:
+        downgrade(empty_database_url)
+        engine.dispose()
+    assert left == [
+        ("adapting", "cancelled"),
+        ("done", "succeeded"),
+        ("plain", "running"),
+        ("tuning", "cancelled"),
+    ]
+
+
 def test_two_servers_that_start_together_migrate_once(empty_database_url: str) -> None:
     command = [sys.executable, "-c", PROGRAM, empty_database_url]
     started = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]

@@ -29,9 +29,9 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def refused(root: Path, text: str, *, folder: bool = True) -> type[RequestError]:
+def refused(root: Path, text: str) -> type[RequestError]:
     with pytest.raises(RequestError) as caught:
-        PathResolver([root]).resolve(text, "/checkpoint", folder=folder)
+        PathResolver([root]).resolve(text, "/checkpoint")
     (finding,) = caught.value.errors
     assert finding.pointer == "/checkpoint"
     assert "secret" not in str(caught.value)
@@ -90,7 +90,7 @@ def test_missing_files_under_a_root_are_named_so(root: Path, text: str) -> None:
 
 
 def test_a_file_is_recorded_with_all_that_would_change(root: Path) -> None:
-    record = PathResolver([root]).resolve(str(root / "inner"), "/checkpoint", folder=False)
+    record = PathResolver([root]).resolve(str(root / "inner"), "/checkpoint")
     found = os.stat(root / "model.safetensors")
     assert record.to_dict() == {
         "path": os.path.realpath(root / "model.safetensors"),
@@ -100,20 +100,19 @@ def test_a_file_is_recorded_with_all_that_would_change(root: Path) -> None:
     }
 
 
-def test_a_folder_is_for_data_sets_only(root: Path) -> None:
+def test_a_folder_may_be_a_model_or_a_data_set(root: Path) -> None:
     folder = str(root / "images")
-    assert PathResolver([root]).resolve(folder, "/dataset/path", folder=True).path
-    assert refused(root, folder, folder=False) is PathNotAllowed
+    assert PathResolver([root]).resolve(folder, "/checkpoint").path == os.path.realpath(folder)
 
 
 def test_a_root_behind_a_symlink_works_by_both_names(root: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(root)
     for named in (link, root):
-        record = PathResolver([link]).resolve(str(named / "model.safetensors"), "/x", folder=False)
+        record = PathResolver([link]).resolve(str(named / "model.safetensors"), "/x")
         assert record.path == os.path.realpath(root / "model.safetensors")
 
 
 def test_without_roots_nothing_is_allowed(root: Path) -> None:
     with pytest.raises(PathNotAllowed):
-        PathResolver([]).resolve(str(root / "model.safetensors"), "/checkpoint", folder=False)
+        PathResolver([]).resolve(str(root / "model.safetensors"), "/checkpoint")

@@ -102,6 +102,24 @@ def test_jobs_take_turns(engine: Engine) -> None:
     assert [unit.job_id for unit in claimed if unit] == [jobs[0], jobs[1]] * 3
 
 
+def test_a_long_training_leaves_the_others_their_turns(engine: Engine) -> None:
+    """Slices come one by one, each added when the last one ended: nobody may be starved by that."""
+    training, other = add_job(engine), add_job(engine)
+    for shard in range(3):
+        add(engine, other, UnitKind.EVALUATE, shard)
+    order = []
+    for shard in range(3):
+        add(engine, training, UnitKind.ADAPT, shard)
+        for _ in range(2):
+            unit = claim(engine)
+            assert unit is not None
+            order.append(unit.job_id)
+            with session_scope(engine) as session:
+                UnitRepository(session).finish(unit.id, unit.attempt, {})
+    assert sorted(order[:2]) == sorted([training, other])
+    assert order[2:] == order[:2] * 2
+
+
 def test_a_job_that_is_being_cancelled_yields_no_unit(engine: Engine, job_id: str) -> None:
     add(engine, job_id, UnitKind.EVALUATE, 0)
     with session_scope(engine) as session:
@@ -110,9 +128,12 @@ def test_a_job_that_is_being_cancelled_yields_no_unit(engine: Engine, job_id: st
 
 
 @pytest.mark.parametrize("quiet", [UnitKind.MEASURE, UnitKind.CALIBRATE])
-def test_nothing_runs_beside_a_unit_that_measures(engine: Engine, quiet: UnitKind) -> None:
+@pytest.mark.parametrize("kind", [UnitKind.EVALUATE, UnitKind.ADAPT, UnitKind.FINETUNE])
+def test_nothing_runs_beside_a_unit_that_measures(
+    engine: Engine, quiet: UnitKind, kind: UnitKind
+) -> None:
     add(engine, add_job(engine), quiet)
-    add(engine, add_job(engine), UnitKind.EVALUATE, 0)
+    add(engine, add_job(engine), kind, 0)
     first = claim(engine)
     assert first is not None
     assert first.kind is quiet

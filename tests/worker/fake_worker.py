@@ -1,4 +1,7 @@
-"""A whole worker on a made-up device: `python fake_worker.py NAME`, settings in the environment."""
+"""A whole worker on a made-up device: `python fake_worker.py NAME`, settings in the environment.
+
+TEST_DEVICE names another script of this folder for the device.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from service.settings import load_settings
 from worker.node import Node
 from worker.supervisor import DeviceProcess, DeviceUnavailable
 
-DEVICE = str(Path(__file__).with_name("fake_device.py"))
+DEVICE = str(Path(__file__).with_name(os.environ.get("TEST_DEVICE", "fake_device.py")))
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from service.db.artefacts import ArtefactStore
 from service.domain.records import Evaluation, Job, Unit
 from service.domain.request import parse_search_request
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
 from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
+from worker import training_files
 from worker.coordinator import step
 from worker.decisions import WAIT, Decision, NewUnit
 
+TRAINING_STEPS = 5
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PAIRS = (1, 1, 2)
 WINDOWS = (64, 16, 10)  # every level keeps another number of them
@@ -49,6 +54,9 @@ INSPECTION: dict[str, Any] = {
     "images": 40,
     "shards": 3,
     "adapted": True,
+    "dense_metric": None,
+    "adapt": None,
+    "finetune": None,
     "device": DEVICE["model"],
     "latency_map_key": MAP_KEY,
 }
@@ -100,6 +108,7 @@ def job(**changes: Any) -> Job:
         latency=None,
         checkpoint_sha256=None,
         dataset_sha256=None,
+        weights=None,
         progress={},
         verdicts=[],
         error=None,
@@ -163,14 +172,41 @@ def simulate(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         case UnitKind.EVALUATE:
             shard, candidates = payload["shard"], payload["candidates"]
             return {"states": [score_state(genes, shard) for genes in candidates], "seconds": 0.1}
+        case UnitKind.ADAPT | UnitKind.FINETUNE:
+            return simulate_slice(payload)
+        case UnitKind.MEASURE if "found" in payload:
+            found = payload["found"]
+            document = found["document"] | {"weights": "finetuned"}
+            receipts = {"rcpt_3": {"id": "rcpt_3"}}
+            return {**found, "document": document, "receipts": receipts, "error": None}
         case UnitKind.MEASURE:
             return {
                 "document": {"sparsity": list(payload["finalists"][0])},
-                "front": [{"genes": list(payload["finalists"][0])}],
+                "front": [{"genes": list(payload["finalists"][0]), "winner": True}],
                 "receipts": {"rcpt_2": {"id": "rcpt_2"}},
                 "artefacts": {"pareto.png": "a" * 64},
                 "error": None,
             }
+
+
+def simulate_slice(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Two steps of a training of five. Its files are written where the payload says where."""
+    step = min(payload["step"] + 2, TRAINING_STEPS)
+    done = step == TRAINING_STEPS
+    content = f"{payload.get('genes', 'adapt')} {step}".encode()
+    if "folder" in payload:
+        store = ArtefactStore(Path(payload["artifact_root"]))
+        files = training_files.begin(Path(payload["folder"]), store, payload["checkpoint"])
+        files[done].write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return {
+        "step": step,
+        "steps": TRAINING_STEPS,
+        "loss": 1.0 / step,
+        "done": done,
+        "checkpoint": None if done else digest,
+        "weights": digest if done else None,
+    }
 
 
 class World:
@@ -215,6 +251,7 @@ class World:
         row = self.job
         changes: dict[str, Any] = {"verdicts": [*row.verdicts, *decision.verdicts]}
         columns = ("stage", "inspection", "device", "latency_map_key", "latency", "progress")
+        columns += ("weights", "front", "artefacts")
         for name in columns:
             if getattr(decision, name) is not None:
                 changes[name] = getattr(decision, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from sparsevit import metrics
 from sparsevit.search import answers, choices, feasible
 from sparsevit.search.latency_map import map_key
 from tests.worker import rows
-from tests.worker.rows import INSPECTION, MAP_KEY, METRIC, World, job, latency_map, unit
+from tests.worker.rows import INSPECTION, MAP_KEY, METRIC, NOW, World, job, latency_map, unit
 from worker.coordinator import step
 from worker.decisions import WAIT
 
@@ -24,6 +25,26 @@ def ended(kind: UnitKind, result: dict[str, Any], **changes: Any) -> Any:
 
 def inspected(**changes: Any) -> Any:
     return job(inspection=INSPECTION, device=INSPECTION["device"], **changes)
+
+
+SETTINGS = {"steps": rows.TRAINING_STEPS, "learning_rate": 1e-5}
+
+
+def trained(
+    adapt: dict[str, Any] | None = SETTINGS,
+    finetune: dict[str, Any] | None = SETTINGS,
+    **request: Any,
+) -> World:
+    """A job that adapts and fine-tunes, on weights that were never adapted."""
+
+    class Trained(World):
+        def finish(self, unit: Any, result: Any = None) -> None:
+            if unit.kind == UnitKind.INSPECT and result is None:
+                settled = {"adapted": False, "adapt": adapt, "finetune": finetune}
+                result = INSPECTION | settled
+            super().finish(unit, result)
+
+    return Trained(request=rows.request(adapt=adapt, finetune=finetune, **request))
 
 
 class TestInspect:
@@ -194,7 +215,7 @@ class TestSearch:
         budget = 0.6 * 43.0
         assert all(row.latency_ms <= budget for row in world.evaluations)
         assert world.job.progress == {
-            "done": 0, "failed": 0, "total": 18, "generation": 0, "best": None,
+            "done": 0, "failed": 0, "total": 18, "generation": 0, "best": None, "training": None,
         }  # fmt: skip
 
     def test_it_waits_for_every_shard(self) -> None:
@@ -281,8 +302,8 @@ class TestVerify:
         end = world.decisions[-1].end
         assert end.status == JobStatus.SUCCEEDED
         assert end.document is not None
-        assert end.front
-        assert end.artefacts == {"pareto.png": "a" * 64}
+        assert world.decisions[-1].front
+        assert world.decisions[-1].artefacts == {"pareto.png": "a" * 64}
         assert world.decisions[-1].receipts == {"rcpt_2": {"id": "rcpt_2"}}
 
     def test_none_within_the_budget_fails_and_keeps_the_front(self) -> None:
@@ -294,7 +315,7 @@ class TestVerify:
         world.settle()
         end = world.decisions[-1].end
         assert (end.status, end.error, end.document) == (JobStatus.FAILED, error, None)
-        assert end.front
+        assert world.job.front
 
 
 class TestWholeJob:
@@ -312,7 +333,7 @@ class TestWholeJob:
 
     @pytest.mark.parametrize("seed", range(5))
     def test_the_order_in_which_units_end_changes_nothing(self, seed: int) -> None:
-        undisturbed, shuffled = World(), World()
+        undisturbed, shuffled = trained(), trained()
         undisturbed.run()
         shuffled.run(random.Random(seed).choice)
         assert shuffled.evaluations == undisturbed.evaluations
@@ -331,10 +352,120 @@ class TestWholeJob:
         assert again == WAIT
 
 
+class TestTraining:
+    def reach(self, world: World, stage: Stage) -> World:
+        world.settle()
+        while world.job.stage != stage:
+            world.finish(world.pending[0])
+            world.settle()
+        return world
+
+    def kinds(self, world: World) -> list[str]:
+        """What the job did, each run of equal kinds once."""
+        found = [str(unit.kind) for unit in world.units]
+        return [kind for i, kind in enumerate(found) if i == 0 or found[i - 1] != kind]
+
+    def test_a_job_goes_all_the_way(self) -> None:
+        world = trained()
+        world.run()
+        assert world.job.status == JobStatus.SUCCEEDED
+        assert self.kinds(world) == [
+            "inspect", "calibrate", "adapt", "evaluate", "measure", "finetune", "measure",
+        ]  # fmt: skip
+        assert world.job.result["weights"] == "finetuned"
+        assert world.job.weights["source"] == "finetuned"
+        assert world.job.verdicts == []
+        assert world.job.progress["training"] is None
+        assert world.job.progress["done"] == 18
+
+    @pytest.mark.parametrize(
+        ("adapt", "verdicts"), [(SETTINGS, []), (None, ["SUPERNET_NOT_ADAPTED"])]
+    )
+    def test_weights_are_not_adapted_only_where_nobody_adapts_them(
+        self, adapt: dict[str, Any] | None, verdicts: list[str]
+    ) -> None:
+        world = trained(adapt=adapt)
+        world.run()
+        assert world.job.verdicts == verdicts
+        assert ("adapt" in self.kinds(world)) == (adapt is not None)
+
+    def test_a_slice_goes_on_where_the_last_one_ended(self) -> None:
+        world = self.reach(trained(), Stage.ADAPT)
+        (first,) = world.pending
+        assert (first.kind, first.generation, first.shard) == (UnitKind.ADAPT, -1, 0)
+        assert first.payload == {"settings": SETTINGS, "step": 0, "checkpoint": None}
+        assert world.job.progress["total"] == 18
+        world.settle()
+        assert world.pending == [first]
+        world.finish(first)
+        world.settle()
+        (second,) = world.pending
+        made = rows.simulated_result(first)
+        assert (second.kind, second.shard) == (UnitKind.ADAPT, 1)
+        assert second.payload == first.payload | {"step": 2, "checkpoint": made["checkpoint"]}
+        assert world.job.progress["training"] == {"step": 2, "steps": 5, "loss": 0.5}
+        assert world.job.weights is None
+
+    def test_the_last_slice_hands_over_its_weights_and_the_search_begins(self) -> None:
+        world = self.reach(trained(), Stage.SEARCH)
+        slices = [unit for unit in world.units if unit.kind == UnitKind.ADAPT]
+        assert [unit.shard for unit in slices] == [0, 1, 2]
+        weights = slices[-1].result["weights"]
+        assert world.job.weights == {"sha256": weights, "source": "adapted"}
+        assert world.job.progress["training"] is None
+
+    def test_the_pace_of_a_slice_says_when_the_training_is_over(self) -> None:
+        world = self.reach(trained(), Stage.ADAPT)
+        (first,) = world.pending
+        world.finish(first)
+        minute = timedelta(minutes=1)
+        world.units[-1] = replace(world.units[-1], started_at=NOW, finished_at=NOW + 2 * minute)
+        world.settle()
+        # Two of five steps took two minutes.
+        assert world.decisions[-1].estimated_finish_at == NOW + 5 * minute
+
+    def test_a_budget_out_of_reach_ends_it_before_any_training(self) -> None:
+        world = trained(latency_budget_ms=0.01)
+        world.run()
+        assert world.job.error["code"] == "BUDGET_UNREACHABLE"
+        assert self.kinds(world) == ["inspect", "calibrate"]
+
+    def test_the_winner_is_fine_tuned_and_measured_again(self) -> None:
+        world = self.reach(trained(), Stage.FINETUNE)
+        measured = next(u.result for u in world.units if u.kind == UnitKind.MEASURE)
+        assert world.job.front == measured["front"]  # to be seen meanwhile
+        assert world.decisions[-1].receipts == measured["receipts"]
+        winner = measured["front"][0]["genes"]
+        while world.job.stage == Stage.FINETUNE:
+            assert world.pending[0].payload["genes"] == winner
+            world.finish(world.pending[0])
+            world.settle()
+        (again,) = world.pending
+        assert (again.kind, again.shard) == (UnitKind.MEASURE, 0)
+        assert again.payload["found"]["document"] == measured["document"]
+        assert (again.payload["budget"], again.payload["scope"]) == ("60%", "model")
+
+    def test_a_search_without_a_winner_fine_tunes_nothing(self) -> None:
+        world = self.reach(trained(), Stage.VERIFY)
+        measure = world.pending[0]
+        error = {"code": "NO_FEASIBLE_CONFIG", "message": "raise the budget"}
+        world.finish(measure, rows.simulated_result(measure) | {"document": None, "error": error})
+        world.settle()
+        assert (world.job.status, world.job.error) == (JobStatus.FAILED, error)
+        assert "finetune" not in self.kinds(world)
+
+    def test_a_dry_run_trains_nothing(self) -> None:
+        world = trained()
+        world.job = replace(world.job, dry_run=True)
+        world.run()
+        assert world.job.status == JobStatus.SUCCEEDED
+        assert self.kinds(world) == ["inspect", "calibrate"]
+
+
 class TestEnds:
     @pytest.mark.parametrize("kind", list(UnitKind))
     def test_a_failed_unit_fails_the_job_with_its_error(self, kind: UnitKind) -> None:
-        world = World()
+        world = trained()
         world.settle()
         while world.pending[0].kind != kind:
             world.finish(world.pending[0])

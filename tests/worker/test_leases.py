@@ -14,10 +14,10 @@ from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.records import Job, Unit
 from service.domain.status import JobStatus, Stage, UnitKind, UnitState
+from sparsevit.search.choices import SETTLED_BY_INSPECTION
 from tests.worker import rows
 from tests.worker.conftest import NewJob
 from worker.leases import Leases
-from worker.requests import SETTLED_BY_INSPECTION
 
 MODEL, UUID = "Testium 3000", "CPU-1"
 ERROR = {"code": "INTERNAL", "message": "it broke"}
@@ -156,7 +156,7 @@ def test_a_request_says_what_was_asked_for(leases: Leases, new_job: NewJob) -> N
     new_job(score="late")
     request = leases.request(leases.claim(MODEL, UUID))
     assert request["kind"] == "inspect"
-    assert request["payload"] == {}
+    assert request["payload"] == {"adapt": None, "finetune": None, "artifact_root": "/artefacts"}
     assert request["session"]["checkpoint"] == "builtin:digits"
     assert request["session"]["dataset"]["path"] == "builtin:digits"
     assert request["session"]["score"] == "late"

@@ -9,8 +9,9 @@ import pytest
 
 from sparsevit.errors import CheckpointMismatch, DatasetError
 from sparsevit.search import steps
+from sparsevit.search.choices import SETTLED_BY_INSPECTION
 from tests.worker import rows
-from worker.requests import SETTLED_BY_INSPECTION, session_arguments
+from worker.requests import session_arguments
 from worker.runners import RUNNERS, SessionWork
 
 INSPECTION = rows.INSPECTION

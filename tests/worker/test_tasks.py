@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from service.db.artefacts import ArtefactStore
 from service.db.evaluations import EvaluationRepository
 from service.db.jobs import JobRepository
 from service.db.latency_maps import LatencyMapRepository
@@ -22,14 +24,18 @@ from tests.worker import rows
 from tests.worker.conftest import NewJob
 from worker import tasks
 from worker.leases import Leases
-from worker.tasks import advance
 
 MODEL = rows.DEVICE["model"]
+STORE = ArtefactStore(Path("/nowhere"))  # of jobs that leave nothing there
+
+
+def advance(engine: Engine, job_id: str, store: ArtefactStore = STORE) -> list[str | None]:
+    return tasks.advance(engine, store, job_id)
 
 
 @pytest.fixture
 def leases(engine: Engine) -> Leases:
-    return Leases(engine, "worker-1", lease_seconds=60, artifact_root="/artefacts")
+    return Leases(engine, "worker-1", lease_seconds=60, artifact_root=STORE.root)
 
 
 @pytest.fixture

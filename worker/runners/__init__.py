@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from worker.files import check_checkpoint, check_dataset, check_files
 from worker.requests import session_arguments
-from worker.runners import calibrate, evaluate, inspect, measure
+from worker.runners import calibrate, evaluate, inspect, measure, train
 from worker.warm import WarmSessions
 
 if TYPE_CHECKING:
     from sparsevit.search.steps import Session
 
-Report = Callable[[int, int], None]
+Report = Callable[..., None]
 Runner = Callable[["Session", Mapping[str, Any], Report], dict[str, Any]]
 
 RUNNERS: dict[str, Runner] = {
     "inspect": inspect.run,
     "calibrate": calibrate.run,
+    "adapt": train.adapt,
     "evaluate": evaluate.run,
     "measure": measure.run,
+    "finetune": train.finetune,
 }
 
 CHECKS = ("files", "inspected")

@@ -12,5 +12,8 @@ if TYPE_CHECKING:
 def run(
     session: Session, payload: Mapping[str, Any], report: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Payload {} -> what `Session.inspect` tells. Raises CheckpointError, DatasetError."""
-    return session.inspect()
+    """Payload {"adapt", "finetune"}, as asked for -> what `Session.inspect` tells.
+
+    Raises CheckpointError, DatasetError, DenseMetricMismatch.
+    """
+    return session.inspect(payload["adapt"], payload["finetune"])

@@ -1,4 +1,5 @@
-"""measure: re-score the finalists, time them as deployed, and name the winner."""
+"""measure: re-score the finalists, time them as deployed, and name the winner; or, after its
+fine-tuning, measure the winner again."""
 
 from __future__ import annotations
 
@@ -16,12 +17,22 @@ if TYPE_CHECKING:
 def run(
     session: Session, payload: Mapping[str, Any], report: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Payload of `coordinator.measure_payload`, plus "latency_map" and "artifact_root".
+    """Payload of the coordinator, plus "latency_map" and "artifact_root". "found": what was found
+    before the winner was fine-tuned.
 
     Returns {"document", "front", "receipts", "artefacts", "error"}; a search whose
     finalists are all too slow is a result with an error in it, not a failed unit.
     """
     store = ArtefactStore(Path(payload["artifact_root"]))
+    if "found" in payload:
+        return session.measure_again(
+            found=payload["found"],
+            latency_map=LatencyMap.from_dict(payload["latency_map"]),
+            budget=payload["budget"],
+            scope=payload["scope"],
+            artefacts=lambda name, content: store.put(content),
+            progress=report,
+        )
     return session.measure(
         finalists=[tuple(genes) for genes in payload["finalists"]],
         uniform=[tuple(genes) for genes in payload["uniform"]],
