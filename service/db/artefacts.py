@@ -49,6 +49,7 @@ class ArtefactStore:
         Raises FileNotFoundError where it is gone.
         """
         path = self.path(digest, suffix)
+        self.root.mkdir(parents=True, exist_ok=True)
         with open(file, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(file, 0o644)

@@ -150,15 +150,19 @@ class Session:
         )
 
     def inspect(
-        self, adapt: Mapping[str, Any] | None = None, finetune: Mapping[str, Any] | None = None
+        self,
+        adapt: Mapping[str, Any] | None = None,
+        finetune: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """What the request left open, settled; JSON. adapt, finetune: settings, as asked for.
 
+        The files of every split that is used are checked first.
         Raises DenseMetricMismatch where the dense model is not what it was expected to be, and
         DatasetError where a training is asked for that its split does not allow.
         """
-        self.splits.check()
-        settled = settled_settings(self, {"adapt": adapt, "finetune": finetune})
+        self.splits.check(progress)
+        settled = settled_settings(self, {"adapt": adapt, "finetune": finetune}, progress)
         dense_metric = check_dense_metric(self)
         return {
             "architecture": self.model.backbone.config.to_dict() | {"pairs": list(self.pairs)},

@@ -22,7 +22,9 @@ TrainingProgress = Callable[[int, int, float], None]  # (steps done, steps in al
 
 
 def settled_settings(
-    session: Session, asked: Mapping[Kind, Mapping[str, Any] | None]
+    session: Session,
+    asked: Mapping[Kind, Mapping[str, Any] | None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """{kind: every setting, or None where it is not asked for}: as asked for, else recommended.
 
@@ -31,7 +33,7 @@ def settled_settings(
     """
     if all(given is None for given in asked.values()):
         return dict(asked)
-    open_training(session.dataset, session.model)
+    open_training(session.dataset, session.model).check(progress)
     task = session.model.task
     return {
         kind: None if given is None else recommended(task, kind).updated(given).to_dict()

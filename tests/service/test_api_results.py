@@ -106,7 +106,6 @@ def test_weights_a_job_made_are_a_download_with_a_strong_etag(api: Api, source: 
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     file = api.data / "weights"
     file.write_bytes(WEIGHTS)
-    api.artefacts.root.mkdir(exist_ok=True)
     api.artefacts.adopt(file, digest, WEIGHTS_SUFFIX)
     job_id = finished_with(api, source, digest)
     answer = get(api, job_id, "weights")

@@ -60,7 +60,6 @@ def test_weights_come_into_a_file_whole_or_not_at_all(
     digest = hashlib.sha256(content).hexdigest()
     written = tmp_path / "written"
     written.write_bytes(content)
-    api.artefacts.root.mkdir(exist_ok=True)
     api.artefacts.adopt(written, digest, WEIGHTS_SUFFIX)
     with ann:
         job_id = ann.submit(SMALL)["id"]

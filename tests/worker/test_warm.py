@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from service.db.artefacts import ArtefactStore
 from sparsevit.errors import CheckpointMismatch, DatasetError
 from tests.worker import rows
 from tests.worker.conftest import recorded
 from worker.files import check_files
-from worker.requests import session_arguments
+from worker.requests import on_own_weights, session_arguments
 from worker.warm import WarmSessions
 
 
@@ -104,6 +105,20 @@ def test_what_was_resolved_is_opened_not_what_was_asked_for() -> None:
     assert arguments["dataset"] == request["dataset"] | {"path": "/data/sets/1"}
     builtin = session_arguments(rows.request(), {"checkpoint": None, "dataset": None}, None)
     assert (builtin["checkpoint"], builtin["dataset"]["path"]) == ("builtin:digits",) * 2
+
+
+def test_from_then_on_the_jobs_own_weights_are_opened(tmp_path: Path) -> None:
+    files = {"checkpoint": {"path": "/data/v1.pth"}, "dataset": {"path": "/data/sets/1"}}
+    before = session_arguments(rows.request(), files, rows.INSPECTION)
+    weights = {"sha256": "e" * 64, "source": "adapted"}
+    after = on_own_weights(before, weights, ArtefactStore(tmp_path))
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"checkpoint", "weights_source", "files", "inspected"}
+    assert after["checkpoint"] == str(tmp_path / f"{'e' * 64}.safetensors")
+    assert after["weights_source"] == "adapted"
+    # The user's file may go; the data set may not, and what is opened must be what was written.
+    assert after["files"] == {"checkpoint": None, "dataset": files["dataset"]}
+    assert after["inspected"] == {"checkpoint": "e" * 64, "dataset": "d" * 64}
 
 
 def test_the_inspection_settles_what_the_request_left_open() -> None:

@@ -16,4 +16,4 @@ def run(
 
     Raises CheckpointError, DatasetError, DenseMetricMismatch.
     """
-    return session.inspect(payload["adapt"], payload["finetune"])
+    return session.inspect(payload["adapt"], payload["finetune"], report)
