@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sparsevit.latency import meter
+from tests.oracles import import_torchvision
 from worker.device import serve
 from worker.runners import SessionWork
 
@@ -28,6 +29,7 @@ class ClockedWork(SessionWork):
 
 
 if __name__ == "__main__":
+    import_torchvision()  # before transformers
     for timed in (meter.measure, meter.measure_many):
         timed.__kwdefaults__["clock"] = time.thread_time_ns
     sys.exit(serve(ClockedWork("cpu")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from service.client import Client
 from service.db.evaluations import EvaluationRepository
 from service.db.jobs import JobRepository
 from service.db.session import make_engine, session_scope
@@ -20,6 +22,7 @@ from service.db.units import UnitRepository
 from service.db.workers import WorkerRepository
 from service.domain.records import Evaluation, Job, Unit, Worker, new_job_id
 from service.domain.status import EvaluationState, JobStatus, UnitKind, UnitState
+from tests.service.api_server import Api, running_api
 from tests.worker import rows
 
 NewJob = Callable[..., Job]
@@ -208,3 +211,49 @@ class Database:
 @pytest.fixture
 def database(engine: Engine) -> Database:
     return Database(engine)
+
+
+@pytest.fixture(scope="module")
+def api(
+    database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Api]:
+    with running_api(database_url, redis_url, tmp_path_factory.mktemp("api")) as api:
+        yield api
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[Client]:
+    with Client(api.url, api.key) as client:
+        yield client
+
+
+@pytest.fixture
+def trainer(api: Api, start_worker: Callable[..., WorkerProcess]) -> Iterator[WorkerProcess]:
+    """A worker for the API's jobs, with training slices of a second. Its clock is the CPU time of a
+    thread: it measures although others keep the machine busy."""
+    worker = start_worker(
+        "real",
+        ARTIFACT_ROOT=str(api.artefacts.root),
+        SLICE_SECONDS="1",
+        TEST_DEVICE="clocked_device.py",
+    )
+    worker.wait_for("is ready", 60)
+    yield worker
+    worker.signal(signal.SIGTERM)
+    assert worker.process.wait(20) == 0
+
+
+def report_metric(config: Path, weights: Path, dataset: Any) -> float:
+    """The metric that a user of the downloaded files finds on the report split, with one thread."""
+    from sparsevit import load_config, load_model, metrics
+    from sparsevit.data.sources import open_splits
+    from sparsevit.evaluate import evaluate
+    from sparsevit.latency.timers import thread_count
+
+    model, best = load_model(weights), load_config(config)
+    model.set_sparsity(best)  # refuses other weights than the config's
+    report = open_splits(dataset, model).report
+    genes, score = best.sparsity.genes, best.sparsity.score
+    with thread_count(1):
+        (states,) = evaluate(model, [genes], score, report, range(len(report)))
+    return metrics.value(metrics.merge(states, model.metric), model.metric)

@@ -7,8 +7,6 @@ good they are.
 from __future__ import annotations
 
 import hashlib
-import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ import pytest
 from service.client import Client, RemoteError
 from service.domain.records import Job
 from service.domain.status import JobStatus, UnitState
-from tests.service.api_server import Api, running_api
-from tests.worker.conftest import Database, WorkerProcess, wait_until
+from tests.service.api_server import Api
+from tests.worker.conftest import Database, WorkerProcess, report_metric, wait_until
 
 JOB_SECONDS = 120.0
 DATA = {"path": "builtin:digits", "limit": 24}
@@ -43,31 +41,6 @@ def empty_tables() -> None:
 def adapted() -> dict[str, str]:
     """The SHA-256 of the weights that an undisturbed adaptation ended with."""
     return {}
-
-
-@pytest.fixture(scope="module")
-def api(
-    database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Api]:
-    with running_api(database_url, redis_url, tmp_path_factory.mktemp("api")) as api:
-        yield api
-
-
-@pytest.fixture
-def client(api: Api) -> Iterator[Client]:
-    with Client(api.url, api.key) as client:
-        yield client
-
-
-@pytest.fixture
-def worker(api: Api, start_worker: Callable[..., WorkerProcess]) -> Iterator[WorkerProcess]:
-    root = str(api.artefacts.root)
-    device = {"TEST_DEVICE": "clocked_device.py"}  # measures although others keep the machine busy
-    worker = start_worker("real", ARTIFACT_ROOT=root, SLICE_SECONDS="1", **device)
-    worker.wait_for("is ready", 60)
-    yield worker
-    worker.signal(signal.SIGTERM)
-    assert worker.process.wait(20) == 0
 
 
 def submitted(database: Database, client: Client, **changes: Any) -> Job:
@@ -98,24 +71,8 @@ def wait_for_second_slice(database: Database, job: Job) -> None:
     wait_until(leased, JOB_SECONDS, "the second slice")
 
 
-def report_metric(config: Path, weights: Path) -> float:
-    """The metric that a user of the downloaded files finds on the report split."""
-    from sparsevit import load_config, load_model, metrics
-    from sparsevit.data.sources import open_splits
-    from sparsevit.evaluate import evaluate
-    from sparsevit.latency.timers import thread_count
-
-    model, best = load_model(weights), load_config(config)
-    model.set_sparsity(best)  # refuses other weights than the config's
-    report = open_splits(DATA, model).report
-    genes, score = best.sparsity.genes, best.sparsity.score
-    with thread_count(1):
-        (states,) = evaluate(model, [genes], score, report, range(len(report)))
-    return metrics.value(metrics.merge(states, model.metric), model.metric)
-
-
 def test_a_job_adapts_searches_and_fine_tunes_and_its_files_hold_what_it_says(
-    database: Database, api: Api, client: Client, worker: WorkerProcess, tmp_path: Path,
+    database: Database, api: Api, client: Client, trainer: WorkerProcess, tmp_path: Path,
     adapted: dict[str, str],
 ) -> None:  # fmt: skip
     job = submitted(database, client)
@@ -137,7 +94,7 @@ def test_a_job_adapts_searches_and_fine_tunes_and_its_files_hold_what_it_says(
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert shown["weights"] == {"sha256": digest, "source": "finetuned"}
     assert document["weights"].items() >= shown["weights"].items()
-    assert report_metric(config, weights) == document["metric"]["value"]
+    assert report_metric(config, weights, DATA) == document["metric"]["value"]
     assert set(document["metric"]["before_finetune"]) == {"value", "interval"}
     assert document["latency_ms"]["interval"][1] <= document["latency_ms"]["budget"]
 
@@ -154,11 +111,11 @@ def test_a_job_adapts_searches_and_fine_tunes_and_its_files_hold_what_it_says(
 
 
 def test_a_device_process_killed_in_a_slice_changes_no_weight(
-    database: Database, client: Client, worker: WorkerProcess, adapted: dict[str, str]
+    database: Database, client: Client, trainer: WorkerProcess, adapted: dict[str, str]
 ) -> None:
     job = submitted(database, client)
     wait_for_second_slice(database, job)
-    (device,) = psutil.Process(worker.process.pid).children()
+    (device,) = psutil.Process(trainer.process.pid).children()
     device.kill()
     wait_until(lambda: database.job(job).weights is not None, JOB_SECONDS, "adapted weights")
     client.cancel(job.id)
@@ -168,7 +125,7 @@ def test_a_device_process_killed_in_a_slice_changes_no_weight(
 
 
 def test_a_job_cancelled_while_it_adapts_leaves_nothing(
-    database: Database, api: Api, client: Client, worker: WorkerProcess
+    database: Database, api: Api, client: Client, trainer: WorkerProcess
 ) -> None:
     before = set(api.artefacts.root.iterdir())
     job = submitted(database, client, adapt=REQUEST["adapt"] | {"steps": 10_000, "seed": 1})
@@ -180,11 +137,11 @@ def test_a_job_cancelled_while_it_adapts_leaves_nothing(
     assert caught.value.code == "RESULT_NOT_READY"
     wait_until(lambda: not list(api.artefacts.root.glob(f"training/{job.id}")), 5, "its folder")
     assert set(api.artefacts.root.iterdir()) == before
-    assert worker.process.poll() is None
+    assert trainer.process.poll() is None
 
 
 def test_a_dense_model_that_is_not_what_was_expected_fails_its_job_at_once(
-    database: Database, client: Client, worker: WorkerProcess
+    database: Database, client: Client, trainer: WorkerProcess
 ) -> None:
     job = submitted(database, client, preprocess={"expected_dense_metric": 0.93})
     error = database.wait_for_end(job).error

@@ -39,7 +39,7 @@ def classifier(**other: Any) -> nn.Module:
     return ready(transformers().SwinForImageClassification(swin_config(**other)))
 
 
-def upernet() -> nn.Module:
+def upernet(num_labels: int = 5) -> nn.Module:
     t = transformers()
     config = t.UperNetConfig(
         backbone_config=swin_config(),
@@ -47,12 +47,12 @@ def upernet() -> nn.Module:
         pool_scales=[1, 2],
         auxiliary_channels=8,
         auxiliary_in_channels=32,
-        num_labels=5,
+        num_labels=num_labels,
     )
     return ready(t.UperNetForSemanticSegmentation(config))
 
 
-def mask2former_config(backbone_config: Any):
+def mask2former_config(backbone_config: Any, num_labels: int = 5):
     return transformers().Mask2FormerConfig(
         backbone_config=backbone_config,
         feature_size=32,
@@ -64,13 +64,14 @@ def mask2former_config(backbone_config: Any):
         decoder_layers=2,
         num_attention_heads=2,
         num_queries=4,
-        num_labels=5,
+        num_labels=num_labels,
     )
 
 
-def mask2former() -> nn.Module:
+def mask2former(num_labels: int = 5) -> nn.Module:
     t = transformers()
-    return ready(t.Mask2FormerForUniversalSegmentation(mask2former_config(four_stages())))
+    config = mask2former_config(four_stages(), num_labels)
+    return ready(t.Mask2FormerForUniversalSegmentation(config))
 
 
 def maskformer() -> nn.Module:

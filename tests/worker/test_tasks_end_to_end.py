@@ -1,0 +1,90 @@
+"""Every task from another library's checkpoint and a data set on disk to files that hold, over HTTP.
+
+Tiny networks of the real architectures, with random weights, and a few steps: what is shown is that
+weights, config and numbers fit together, not how good they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.client import Client
+from sparsevit.data.make import ade20k, cityscapes, imagenet
+from tests.service.api_server import Api
+from tests.sparsevit.integrations import models
+from tests.sparsevit.tasks import classifiers
+from tests.worker.conftest import WorkerProcess, report_metric
+
+COUNTS = {"train": 8, "val": 10}
+TRAINING = {"batch": 2, "accumulate": 1, "warmup": 0, "learning_rate": 1e-3}
+
+
+def timm_classifier(folder: Path) -> tuple[Path, Path]:
+    (folder / "model").mkdir()
+    checkpoint = classifiers.timm(folder / "model").path
+    list(imagenet.make(folder / "data", COUNTS, None, seed=0, classes=classifiers.CLASSES))
+    return checkpoint, folder / "data"
+
+
+def upernet(folder: Path) -> tuple[Path, Path]:
+    models.upernet(num_labels=150).float().save_pretrained(folder / "model")
+    list(ade20k.make(folder / "data", COUNTS, (96, 128), seed=0))
+    return folder / "model", folder / "data" / "ADEChallengeData2016"
+
+
+def mask2former(folder: Path) -> tuple[Path, Path]:
+    models.mask2former(num_labels=19).float().save_pretrained(folder / "model")
+    list(cityscapes.make(folder / "data", COUNTS, (128, 256), seed=0))
+    return folder / "model", folder / "data"
+
+
+CASES: dict[str, tuple[Callable[[Path], tuple[Path, Path]], tuple[int, int], str]] = {
+    "timm on ImageNet": (timm_classifier, (112, 112), "classification"),
+    "UperNet on ADE20K": (upernet, (96, 128), "semantic_segmentation"),
+    "Mask2Former on Cityscapes": (mask2former, (128, 256), "semantic_segmentation"),
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_tables() -> None:
+    """The API keeps its own keys there."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_job_of_every_task_ends_in_files_that_hold(
+    case: str, api: Api, client: Client, trainer: WorkerProcess, tmp_path: Path
+) -> None:
+    make, (height, width), task = CASES[case]
+    folder = api.data / case.replace(" ", "-")
+    folder.mkdir()
+    checkpoint, data = make(folder)
+    request: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "dataset": {"path": str(data), "holdout": 0.5},
+        "input": {"height": height, "width": width, "threads": 1},
+        "search": {"population": 3, "parents": 2, "generations": 2},
+        "latency_budget_ms": 60_000.0,
+        "adapt": TRAINING | {"steps": 4},
+        "finetune": TRAINING | {"steps": 2},
+    }
+    job_id = client.submit(request)["id"]
+    for _ in client.watch(job_id, 0.2):
+        pass
+    shown = client.job(job_id)
+    assert shown["status"] == "succeeded", shown["error"]
+
+    config, weights = tmp_path / "best.json", tmp_path / "weights.safetensors"
+    config.write_bytes(client.config(job_id))
+    client.weights(job_id, weights)
+    document = json.loads(config.read_text())
+    assert document["task"] == task
+    assert document["weights"]["source"] == "finetuned"
+    assert document["weights"]["dialect"] != "sparsevit"
+    assert document["metric"]["split"] == "val:holdout"
+    assert report_metric(config, weights, request["dataset"]) == document["metric"]["value"]
+    assert document["latency_ms"]["interval"][1] <= document["latency_ms"]["budget"]
