@@ -14,9 +14,10 @@ Z_95 = 1.96
 def hits(label: int, scores: np.ndarray) -> list[int]:
     """[1 if right, 1 if among the five best, 1] of one image; scores [classes].
 
-    Equal scores are ordered by class, as a sort of the predictions would.
+    Equal scores are ordered by class, as a sort of the predictions would. NaN comes before any
+    number, so that a network that overflowed is never right.
     """
-    better = int((scores > scores[label]).sum() + (scores[:label] == scores[label]).sum())
+    better = int((~(scores <= scores[label])).sum() + (scores[:label] == scores[label]).sum())
     return [*(int(better < k) for k in TOP), 1]
 
 

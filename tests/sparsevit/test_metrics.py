@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from sparsevit import metrics
 from sparsevit.errors import ConfigError
@@ -37,6 +39,33 @@ def test_mean_iou_is_that_of_the_confusion_matrix() -> None:
     expected = (np.diag(matrix) / union).mean()
     spec = {"kind": "mean_iou", "classes": list(range(7))}
     assert metrics.value(counts(labels, predicted, 7), spec) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mean_iou_is_that_of_torchmetrics(seed: int) -> None:
+    """Over images of several sizes, with ignored pixels and a class that occurs nowhere."""
+    rng = np.random.default_rng(seed)
+    theirs = MulticlassJaccardIndex(num_classes=9, ignore_index=255)
+    states = []
+    for size in ((5, 9), (30, 40), (1, 7)):
+        labels = rng.integers(0, 6, size, dtype=np.uint8)
+        labels[rng.random(size) < 0.2] = 255
+        predicted = np.where(rng.random(size) < 0.6, labels % 8, rng.integers(0, 8, size))
+        states.append(counts(labels, predicted, 9))
+        theirs.update(torch.from_numpy(predicted).long(), torch.from_numpy(labels).long())
+    spec = IOU | {"classes": list(range(9))}
+    found = metrics.value(metrics.merge(states, spec), spec)
+    assert found == pytest.approx(theirs.compute().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("top", [1, 5])
+def test_accuracy_is_that_of_torchmetrics(top: int) -> None:
+    rng = np.random.default_rng(top)
+    scores, labels = rng.normal(size=(60, 11)), rng.integers(0, 11, 60)
+    theirs = MulticlassAccuracy(num_classes=11, top_k=top, average="micro")
+    expected = theirs(torch.from_numpy(scores), torch.from_numpy(labels)).item()
+    state = metrics.merge([hits(k, row) for k, row in zip(labels, scores, strict=True)], TOP1)
+    assert metrics.value(state, TOP1 | {"top": top}) == pytest.approx(expected, abs=1e-6)
 
 
 def test_ignored_labels_do_not_count() -> None:
@@ -83,9 +112,11 @@ def test_one_group_says_nothing_about_the_spread() -> None:
         (0, [5, 5, 5, 5, 5, 5, 5], [1, 1, 1]),
         (4, [5, 5, 5, 5, 5, 5, 5], [0, 1, 1]),
         (5, [5, 5, 5, 5, 5, 5, 5], [0, 0, 1]),
+        (4, [math.nan] * 7, [0, 0, 1]),
+        (0, [9, math.nan, 1, 1, 1, 1, 1], [0, 1, 1]),
     ],
 )
-def test_hits_of_one_image(label: int, scores: list[int], expected: list[int]) -> None:
+def test_hits_of_one_image(label: int, scores: list[float], expected: list[int]) -> None:
     assert hits(label, np.array(scores)) == expected
 
 
