@@ -9,13 +9,21 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from service.domain.errors import ArtifactNotFound, PathNotAllowed, UrlNotAllowed
+from service.domain.records import Json
 
 MAX_CHARACTERS = 4096
+
+MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".pt", ".pth")
+"""What is read of a model folder: its configs, its weights and their index."""
+
+MAX_ENTRIES = 1000
+"""Of a model folder; those that libraries write hold a dozen."""
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE | re.ASCII)
 
@@ -24,17 +32,19 @@ _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE | re.ASCII)
 class FileRecord:
     """What was at a path when it was resolved; a worker refuses to read anything else there.
 
-    `path` has no symlink in it; `size` in bytes.
+    `path` has no symlink in it; `size` in bytes. files: of a model folder, what is read of it, by
+    name; None of anything else.
     """
 
     path: str
     size: int
     mtime_ns: int
     inode: int
+    files: Mapping[str, Mapping[str, int]] | None = None
 
-    def to_dict(self) -> dict[str, str | int]:
-        """The record as JSON."""
-        return asdict(self)
+    def to_dict(self) -> Json:
+        """The record as JSON; without `files` where there are none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class PathResolver:
@@ -65,6 +75,51 @@ class PathResolver:
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             raise PathNotAllowed.at(pointer, "name a file or a folder")
         return FileRecord(real, found.st_size, found.st_mtime_ns, found.st_ino)
+
+    def resolve_checkpoint(self, text: str, pointer: str) -> FileRecord:
+        """The record of a weights file, or of a model folder with the files that are read of it.
+
+        Raises:
+            PathNotAllowed, too: a file of the folder is a link out of the roots, or no plain file;
+                more than MAX_ENTRIES in the folder.
+            ArtifactNotFound, too: a link in the folder leads nowhere.
+        """
+        record = self.resolve(text, pointer)
+        if not os.path.isdir(record.path):
+            return record
+        names = self._model_files(record.path, pointer)
+        files = {name: self._inner_file(record.path, name, pointer) for name in sorted(names)}
+        return replace(record, files=files)
+
+    def _model_files(self, folder: str, pointer: str) -> Iterator[str]:
+        try:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in islice(entries, MAX_ENTRIES + 1)]
+        except OSError:
+            raise ArtifactNotFound.at(pointer, "the service may not list this folder") from None
+        if len(names) > MAX_ENTRIES:
+            raise PathNotAllowed.at(
+                pointer,
+                f"a model folder holds at most {MAX_ENTRIES} files: name the weights file itself, "
+                "or a folder with the model alone",
+            )
+        return (name for name in names if name.endswith(MODEL_SUFFIXES))
+
+    def _inner_file(self, folder: str, name: str, pointer: str) -> dict[str, int]:
+        real = os.path.realpath(os.path.join(folder, name))
+        if not _under(real, self._real):
+            raise PathNotAllowed.at(
+                pointer, "a link in this folder leads out of what the service may read"
+            )
+        try:
+            found = os.lstat(real)
+        except OSError:
+            raise ArtifactNotFound.at(pointer, "a link in this folder leads nowhere") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise PathNotAllowed.at(
+                pointer, "configs and weights of a model folder must be plain files"
+            )
+        return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
     def _check_text(self, text: str, pointer: str) -> None:
         scheme = _SCHEME.match(text)

@@ -2,13 +2,14 @@
 
 A job must not end up computing one half on one file and the other half on another. Before each
 unit what stands at the path is compared with the record of POST, {"path", "size", "mtime_ns",
-"inode"}: cheap, but it says little of contents. What is loaded is therefore compared with the
-hashes that the job's inspection found.
+"inode"}, of a model folder also "files": {name: {"size", "mtime_ns"}}. That is cheap, but says little
+of contents: what is loaded is compared with the hashes that the job's inspection found.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,14 +50,25 @@ _CHANGED = (
 def _check(record: Mapping[str, Any] | None, what: str, error: type[SparseViTError]) -> None:
     if record is None:
         return
+    _check_file(record["path"], record, what, error)
+    for name, facts in record.get("files", {}).items():
+        place = os.path.join(record["path"], name)
+        _check_file(place, facts, f"{what}'s file {name}", error)
+
+
+def _check_file(
+    path: str, facts: Mapping[str, Any], what: str, error: type[SparseViTError]
+) -> None:
     try:
-        now = os.stat(record["path"])
+        now = os.stat(path)
     except OSError as failure:
         raise error(
             f"The {what} cannot be read any more ({failure.strerror}). Put it back, on every "
             "machine that runs a worker, and submit the search again."
         ) from None
-    if (now.st_size, now.st_mtime_ns) != (record["size"], record["mtime_ns"]):
+    # A folder's size says how a disk keeps its list of names: a copy's is another one.
+    same_size = stat.S_ISDIR(now.st_mode) or now.st_size == facts["size"]
+    if not same_size or now.st_mtime_ns != facts["mtime_ns"]:
         raise error(
             f"The {what} changed after the search was submitted. Submit the search again, and "
             "leave its files alone until it has ended. A copy on another machine must keep the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,7 +20,7 @@ from service.domain.errors import FieldError, ValidationFailed
 from service.domain.records import Device, DryRun, Job, Json, new_job_id
 from service.domain.request import BUILTIN_DIGITS, SearchRequest
 from service.domain.status import Inspection, JobStatus, UnitKind
-from service.paths import PathResolver
+from service.paths import FileRecord, PathResolver
 from service.queue import wake_units
 
 PASSING = timedelta(minutes=10)
@@ -101,15 +102,14 @@ class SubmissionService:
     def _files(self, request: SearchRequest) -> tuple[Json | None, Json | None]:
         """What is at the request's paths: checkpoint, data set."""
         return (
-            self._record(request.checkpoint, "/checkpoint"),
-            self._record(request.dataset.path, "/dataset/path"),
+            _record(self._paths.resolve_checkpoint, request.checkpoint, "/checkpoint"),
+            _record(self._paths.resolve, request.dataset.path, "/dataset/path"),
         )
 
-    def _record(self, path: str, pointer: str) -> Json | None:
-        """What is at the path; None for data that ships with the library."""
-        if path == BUILTIN_DIGITS:
-            return None
-        return self._paths.resolve(path, pointer).to_dict()
+
+def _record(resolve: Callable[[str, str], FileRecord], path: str, pointer: str) -> Json | None:
+    """What is at the path; None for what ships with the library."""
+    return None if path == BUILTIN_DIGITS else resolve(path, pointer).to_dict()
 
 
 def _asked(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.domain.errors import ArtifactNotFound, PathNotAllowed, RequestError, UrlNotAllowed
-from service.paths import PathResolver
+from service.paths import MAX_ENTRIES, PathResolver
 
 
 @pytest.fixture
@@ -116,3 +116,60 @@ def test_a_root_behind_a_symlink_works_by_both_names(root: Path, tmp_path: Path)
 def test_without_roots_nothing_is_allowed(root: Path) -> None:
     with pytest.raises(PathNotAllowed):
         PathResolver([]).resolve(str(root / "model.safetensors"), "/checkpoint")
+
+
+@pytest.fixture
+def model(root: Path) -> Path:
+    """A model folder of Hugging Face's, its weights a link as in that library's cache."""
+    model = root / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "notes.txt").write_text("never read")
+    (model / "model.safetensors").symlink_to("../model.safetensors")
+    return model
+
+
+def test_a_model_folder_is_recorded_with_what_is_read_of_it(root: Path, model: Path) -> None:
+    record = PathResolver([root]).resolve_checkpoint(str(model), "/checkpoint")
+    weights, config = os.stat(root / "model.safetensors"), os.stat(model / "config.json")
+    assert record.to_dict()["files"] == {
+        "config.json": {"size": 2, "mtime_ns": config.st_mtime_ns},
+        "model.safetensors": {"size": 5, "mtime_ns": weights.st_mtime_ns},
+    }
+    file = PathResolver([root]).resolve_checkpoint(str(root / "model.safetensors"), "/checkpoint")
+    assert "files" not in file.to_dict()
+
+
+def test_a_model_folder_must_hold_plain_files_under_the_roots(
+    root: Path, model: Path, tmp_path: Path
+) -> None:
+    resolver = PathResolver([root])
+    file = model / "pytorch_model.bin"
+
+    def refusal() -> RequestError:
+        with pytest.raises(RequestError) as caught:
+            resolver.resolve_checkpoint(str(model), "/checkpoint")
+        assert [finding.pointer for finding in caught.value.errors] == ["/checkpoint"]
+        file.unlink()
+        return caught.value
+
+    file.symlink_to(tmp_path / "secret")
+    assert type(refusal()) is PathNotAllowed
+    file.symlink_to(tmp_path / "missing")
+    assert type(refusal()) is PathNotAllowed
+    os.mkfifo(file)
+    assert type(refusal()) is PathNotAllowed
+    file.symlink_to(root / "missing")
+    assert type(refusal()) is ArtifactNotFound
+    resolver.resolve_checkpoint(str(model), "/checkpoint")
+
+
+def test_a_folder_of_very_many_files_is_no_model(root: Path) -> None:
+    for number in range(MAX_ENTRIES):
+        (root / "images" / f"{number}.jpg").touch()
+    resolver = PathResolver([root])
+    assert resolver.resolve_checkpoint(str(root / "images"), "/checkpoint").files == {}
+    (root / "images" / "one-more.jpg").touch()
+    with pytest.raises(PathNotAllowed, match="name the weights file itself"):
+        resolver.resolve_checkpoint(str(root / "images"), "/checkpoint")
+    resolver.resolve(str(root / "images"), "/dataset/path")  # a data set has as many as it likes

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from service.db.artefacts import ArtefactStore
+from service.paths import PathResolver
 from sparsevit.errors import CheckpointMismatch, DatasetError
 from tests.worker import rows
 from tests.worker.conftest import recorded
@@ -93,6 +94,32 @@ class TestCheckFiles:
         copy.replace(file)
         assert recorded(file)["inode"] != record["inode"]
         check_files({"checkpoint": record, "dataset": None})
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_a_model_folder_is_the_same_as_long_as_its_files_are(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        folder = tmp_path / "model"
+        folder.mkdir()
+        for file in ("config.json", "model.safetensors"):
+            (folder / file).write_text("before")
+        record = PathResolver([tmp_path]).resolve_checkpoint(str(folder), "/checkpoint").to_dict()
+        files = {"checkpoint": record, "dataset": None}
+        check_files(files)
+        check_files({**files, "checkpoint": {**record, "size": 1}})  # as on another disk
+        (folder / name).write_text("after!")
+        with pytest.raises(CheckpointMismatch, match=f"{name} changed after"):
+            check_files(files)
+        (folder / name).unlink()
+        with pytest.raises(CheckpointMismatch):
+            check_files(files)
+
+    def test_a_file_added_to_a_model_folder_is_a_change(self, tmp_path: Path) -> None:
+        (tmp_path / "pytorch_model.bin").touch()
+        record = PathResolver([tmp_path]).resolve_checkpoint(str(tmp_path), "/checkpoint")
+        (tmp_path / "model.safetensors").touch()  # which would be preferred
+        with pytest.raises(CheckpointMismatch, match="changed after"):
+            check_files({"checkpoint": record.to_dict(), "dataset": None})
 
 
 def test_what_was_resolved_is_opened_not_what_was_asked_for() -> None:

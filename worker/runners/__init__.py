@@ -90,5 +90,6 @@ class SessionWork:
 
         named = {name: value for name, value in arguments.items() if name not in CHECKS}
         session = Session(device=self._device, **named)
+        check_files(arguments["files"])  # nor did they change while they were read
         check_checkpoint(session.model.weights_sha256, arguments["inspected"])
         return session
