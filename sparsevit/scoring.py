@@ -27,6 +27,7 @@ def score_checkpoint(
     config: str | Path | None = None,
     split: str | None = None,
     *,
+    size: tuple[int, int] | None = None,
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -36,8 +37,11 @@ def score_checkpoint(
     config: a best config JSON; its preprocessing, precision and mode apply, so that the metric it
     states is found again, exactly where device and threads are those of the search. None: dense.
     split: as metrics name it (val, val:holdout, ...); None: the config's, else the search split.
+    size: (height, width) that the model sees; None: what the config or the checkpoint says, else
+    images stay as they are.
 
-    Raises ConfigError where the config was measured with other weights.
+    Raises ConfigError where the config was measured with other weights, DatasetError where images
+    come in several sizes and nothing says at which one the model sees them.
     """
     place = open_device(device)
     model, document = load_model(checkpoint), {}
@@ -46,6 +50,7 @@ def score_checkpoint(
         deployed = load_config(config)
         model.set_sparsity(deployed)
         sparsity, document = deployed.sparsity, deployed.document
+    model.preprocess = model.preprocess.updated({"resize": size})
     given = document.get("input", {})
     model = model.to(place, PRECISIONS[given.get("precision", "fp32")]).eval()
     apply_mode(model, given.get("mode", "eager"), place)

@@ -22,10 +22,24 @@ DataSet = Annotated[
     str, typer.Argument(help="A data set's folder (docs/tasks.md), or builtin:digits.")
 ]
 Format = Annotated[str | None, typer.Option(help="Layout of the folder; default: recognised.")]
+Height = Annotated[
+    int | None,
+    typer.Option(min=32, help="Pixels the model sees; default: its file's, or the images'."),
+]
+Width = Annotated[int | None, typer.Option(min=32, help="As --height.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda:0.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 Update = Callable[[int, int, float], None]  # (done, in all, loss)
+
+
+def image_size(height: int | None, width: int | None) -> tuple[int, int] | None:
+    """(height, width) as given, or None."""
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise typer.BadParameter("give --height and --width together, or neither")
+    return height, width
 
 
 @contextmanager

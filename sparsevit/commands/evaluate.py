@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsevit.commands.common import AsJson, Checkpoint, DataSet, Device, Format, training_bar
+from sparsevit.commands.common import (
+    AsJson,
+    Checkpoint,
+    DataSet,
+    Device,
+    Format,
+    Height,
+    Width,
+    image_size,
+    training_bar,
+)
 
 
 def evaluate(
@@ -23,8 +33,10 @@ def evaluate(
             help="val, or a part of it: val:search, val:holdout. Default: the config's, else val."
         ),
     ] = None,
+    height: Height = None,
+    width: Width = None,
     format: Format = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The split's first images only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many images, evenly spread.")] = None,
     holdout: Annotated[float | None, typer.Option(help="Share held out, as in the search.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Device = "cpu",
@@ -44,6 +56,7 @@ def evaluate(
             {name: value for name, value in given.items() if value is not None},
             config,
             split,
+            size=image_size(height, width),
             device=device,
             threads=threads,
             progress=lambda done, total: progress(done, total, 0.0),

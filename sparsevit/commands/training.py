@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sparsevit.commands.common import Checkpoint, DataSet, Format
+from sparsevit.commands.common import Checkpoint, DataSet, Format, Height, Width, image_size
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the weights are written.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the data set.")]
@@ -25,11 +25,6 @@ Seed = Annotated[
     int | None, typer.Option(min=0, help="The same seed and threads give the same weights.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda:0; under torchrun cpu or cuda.")]
-Height = Annotated[
-    int | None,
-    typer.Option(min=32, help="Pixels the model sees; default: its file's, or the images'."),
-]
-Width = Annotated[int | None, typer.Option(min=32, help="As --height.")]
 Crop = Annotated[
     str | None, typer.Option(help="HxW: train on parts of this size; default: the whole size.")
 ]
@@ -104,7 +99,7 @@ def adapt(
             "seed": seed,
         },
         score=score,
-        size=_size(height, width),
+        size=image_size(height, width),
         crop=_crop(crop),
         device=device,
         resume=resume,
@@ -171,7 +166,7 @@ def finetune(
             "seed": seed,
         },
         config=config,
-        size=_size(height, width),
+        size=image_size(height, width),
         crop=_crop(crop),
         device=device,
         resume=resume,
@@ -180,14 +175,6 @@ def finetune(
         check=check,
         eval_every=eval_every,
     ).train()
-
-
-def _size(height: int | None, width: int | None) -> tuple[int, int] | None:
-    if height is None and width is None:
-        return None
-    if height is None or width is None:
-        raise typer.BadParameter("give --height and --width together, or neither")
-    return height, width
 
 
 def _crop(text: str | None) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsevit.errors import ConfigError
+from sparsevit.errors import ConfigError, DatasetError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -59,8 +59,8 @@ class Preprocess:
 
     def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
         """uint8 images [H, W, 3] to one fp32 tensor [crops of all images in turn, 3, H, W]; without
-        `slide` every image is one crop."""
-        return torch.stack(
+        `slide` every image is one crop. DatasetError where they come in several sizes."""
+        return stack_images(
             [self._normalised(crop) for image in images for crop in self.crops(image)]
         )
 
@@ -132,6 +132,16 @@ class Preprocess:
             )
         except TypeError as error:
             raise ConfigError(f"preprocess: {error}") from error
+
+
+def stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Images [3, H, W] as a batch. DatasetError, with what to do, where they differ in size."""
+    if len({image.shape for image in images}) > 1:
+        raise DatasetError(
+            "the images differ in size, and a batch needs one: give a height and a width "
+            "(`size` in the library, --height and --width on the command line)."
+        )
+    return torch.stack(list(images))
 
 
 def _starts(length: int, crop: int, step: int) -> list[int]:

@@ -12,12 +12,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sparsevit.data.base import Dataset, Target
 from sparsevit.data.loading import read_ahead
-from sparsevit.errors import DatasetError
+from sparsevit.data.preprocess import stack_images
 from sparsevit.training.distributed import Processes
 from sparsevit.training.settings import TrainingSettings
 
@@ -103,13 +102,4 @@ def training_batches(
     numbers = SampleNumbers(len(samples), settings, first, last, mine)
     share = settings.batch // mine.count
     for images, targets in read_ahead(samples, numbers, share, threads=settings.threads):
-        yield _stack(images), targets
-
-
-def _stack(images: list[Tensor]) -> Tensor:
-    if len({image.shape for image in images}) > 1:
-        raise DatasetError(
-            "the images differ in size, and a batch needs one: give a height and a width "
-            "(`size` in the library, --height and --width on the command line)."
-        )
-    return torch.stack(images)
+        yield stack_images(images), targets

@@ -17,9 +17,11 @@ import sparsevit
 from sparsevit.commands import register
 from sparsevit.data.digits import LABEL_STRIDE, DigitCanvases
 from sparsevit.data.sources import open_training
+from sparsevit.errors import DatasetError
 from sparsevit.search.steps import Session
 from sparsevit.search.verify import Verification
 from sparsevit.sparsity.config import DEFAULT_SCORE
+from sparsevit.tasks.classification import ClassificationModel
 from sparsevit.training.settings import recommended
 from sparsevit.training.slices import SlicedTraining
 from tests.sparsevit.training.small import digest
@@ -188,6 +190,27 @@ def test_evaluating_without_a_config_is_dense(app) -> None:
     found = json.loads(done.stdout)
     assert found["sparsity"] == [[0.0], [0.0], [0.0] * 3]
     assert (found["images"], found["stated"]) == (3, None)
+
+
+def test_images_of_several_sizes_are_evaluated_at_the_size_that_is_given(
+    app, tmp_path: Path
+) -> None:
+    """Most classifiers' files state no size, and the images of ImageNet have many."""
+    rng = np.random.default_rng(0)
+    for i, size in enumerate(((225, 301), (40, 33), (64, 64))):
+        path = tmp_path / "val" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    backbone = sparsevit.SparseSwin(
+        sparsevit.SwinConfig(embed_dim=8, depths=(2, 2), num_heads=(1, 2)), out_stages=(1,)
+    )
+    model = tmp_path / "model.safetensors"
+    sparsevit.save_model(ClassificationModel(backbone, ["a", "b"]), model)
+    with pytest.raises(DatasetError, match="--height and --width"):
+        invoke_or_raise(app, "evaluate", model, tmp_path)
+    done = invoke(app, "evaluate", model, tmp_path, "--height", 64, "--width", 96)
+    assert done.exit_code == 0, done.output
+    assert "on 3 images of val" in done.output
 
 
 def test_bench_times_a_config_beside_dense(app, tmp_path: Path) -> None:
