@@ -26,7 +26,7 @@ def check_files(files: Mapping[str, Mapping[str, Any] | None]) -> None:
     _check(files.get("dataset"), "dataset", DatasetError)
 
 
-def check_checkpoint(sha256: str, inspected: Mapping[str, str] | None) -> None:
+def check_checkpoint(sha256: str, inspected: Mapping[str, str | None] | None) -> None:
     """Compare the hash of loaded weights with the inspected ones; None: not inspected yet.
 
     Raises CheckpointMismatch.
@@ -35,10 +35,17 @@ def check_checkpoint(sha256: str, inspected: Mapping[str, str] | None) -> None:
         raise CheckpointMismatch(_CHANGED.format("checkpoint"))
 
 
-def check_dataset(sha256: str, inspected: Mapping[str, str] | None) -> None:
+def check_dataset(sha256: str, inspected: Mapping[str, str | None] | None) -> None:
     """Compare the hash of a data set with the inspected one's. Raises DatasetError."""
     if inspected is not None and sha256 != inspected["dataset"]:
         raise DatasetError(_CHANGED.format("dataset"))
+
+
+def check_training(sha256: str, inspected: Mapping[str, str | None] | None) -> None:
+    """Compare the hash of a training split with the inspected one's. Raises DatasetError."""
+    known = None if inspected is None else inspected["training"]
+    if known is not None and sha256 != known:  # a job that an older version inspected has none
+        raise DatasetError(_CHANGED.format("data set's training split"))
 
 
 _CHANGED = (

@@ -74,5 +74,6 @@ def _resolved(named: str, record: Mapping[str, Any] | None) -> str:
     return named if record is None else record["path"]
 
 
-def _hashes(inspection: Mapping[str, Any]) -> dict[str, str]:
-    return {name: inspection[f"{name}_sha256"] for name in ("checkpoint", "dataset")}
+def _hashes(inspection: Mapping[str, Any]) -> dict[str, str | None]:
+    names = ("checkpoint", "dataset", "training")  # the last one where the job trains
+    return {name: inspection.get(f"{name}_sha256") for name in names}

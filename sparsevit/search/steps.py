@@ -22,17 +22,18 @@ from sparsevit import metrics
 from sparsevit.data.base import Dataset, Splits, shard_indices
 from sparsevit.data.cache import cached
 from sparsevit.data.preprocess import Preprocess
-from sparsevit.data.sources import dataset_sha256, open_splits
+from sparsevit.data.sources import dataset_sha256, open_splits, training_sha256
 from sparsevit.errors import CheckpointMismatch, DeviceOutOfMemory, InputTooLarge
 from sparsevit.evaluate import evaluate
-from sparsevit.latency.allocator import allocator, keep_memory, release_memory
+from sparsevit.latency.allocator import allocator, keep_memory
 from sparsevit.latency.calibrate import calibrate
 from sparsevit.latency.measurement import Measurement
-from sparsevit.latency.memory import largest_size, memory_errors, renew_limit
+from sparsevit.latency.memory import memory_errors
 from sparsevit.latency.modes import apply_mode
 from sparsevit.latency.receipt import device_facts, receipt
 from sparsevit.latency.timers import thread_count
 from sparsevit.search.dense_check import check_dense_metric
+from sparsevit.search.fitting import too_large
 from sparsevit.search.inputs import PRECISIONS, check_precision, fill_input, open_device
 from sparsevit.search.latency_map import LatencyMap, Scope, map_facts, map_key
 from sparsevit.search.training import settled_settings
@@ -46,7 +47,7 @@ from sparsevit.tasks.files import load_model
 Progress = Callable[[int, int], None]
 SHARD_IMAGES = 16
 MAX_SHARDS = 256
-MEASURE_SECONDS = 40.0
+MEASURE_SECONDS = 36.0
 
 
 class Session:
@@ -132,6 +133,10 @@ class Session:
         """Hash of the data set as it is now."""
         return dataset_sha256(self.dataset, self.model)
 
+    def training_sha256(self) -> str:
+        """Hash of the training split's file list as it is now."""
+        return training_sha256(self.dataset, self.model)
+
     def sparsity(self, genes: Genes) -> SparsityConfig:
         return SparsityConfig.from_genes(genes, self.pairs, self.score)
 
@@ -203,7 +208,7 @@ class Session:
         except DeviceOutOfMemory:
             pass  # its traceback holds the tensors: only without it does anything else fit
         if made is None:
-            raise InputTooLarge(self._too_large())
+            raise InputTooLarge(too_large(self))
         latency_map, dense = made
         windows = self.model.executed_windows
         proof = receipt(self.device, self.input, dense, windows)
@@ -223,31 +228,6 @@ class Session:
             max_seconds=self.measure_seconds,
             progress=progress,
         )
-
-    def _too_large(self) -> str:
-        height, width, batch = (self.input[name] for name in ("height", "width", "batch"))
-        fitting = largest_size(self._fits, height, width)
-        largest = "x".join(map(str, fitting)) if fitting else "none, not even a small one"
-        return (
-            f"the model does not fit {self.device_facts['model']} at {height}x{width} with batch "
-            f"{batch}; the largest size of this shape that did: {largest}. Use that, or a smaller "
-            "batch."
-        )
-
-    @torch.inference_mode()
-    def _fits(self, height: int, width: int) -> bool:
-        """Whether a forward of the dense model at this size does not run out of memory."""
-        self.model.set_sparsity(SparsityConfig.dense(self.pairs, self.score))
-        shape = (self.input["batch"], self.model.backbone.config.in_channels, height, width)
-        release_memory()
-        renew_limit()
-        try:
-            with memory_errors():
-                dtype = PRECISIONS[self.input["precision"]]
-                self.model(torch.zeros(shape, device=self.device, dtype=dtype))
-        except DeviceOutOfMemory:
-            return False
-        return True
 
     def evaluate(
         self,

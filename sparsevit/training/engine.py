@@ -188,13 +188,18 @@ class Trainer:
         return self.processes.agree(time.monotonic() - begin >= seconds)
 
     def _check(self) -> None:
-        if self.settings.precision == "fp16" and self.device.type != "cuda":
-            raise ConfigError("training in fp16 needs a CUDA device: use bf16 or fp32 on a CPU.")
+        check_precision(self.settings.precision, self.device)
         if self.settings.batch % self.processes.count:
             raise ConfigError(
                 f"a batch of {self.settings.batch} images cannot be shared by "
                 f"{self.processes.count} processes: choose a multiple of it."
             )
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises ConfigError where the device cannot train in it."""
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError("training in fp16 needs a CUDA device: use bf16 or fp32 on a CPU.")
 
 
 class _Loss(nn.Module):

@@ -252,6 +252,21 @@ def test_after_fine_tuning_the_metric_is_the_new_weights(tuned, tmp_path) -> Non
     assert set(document["metric"]["before_finetune"]) == {"value", "interval"}
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "fp16"}, "use bf16 or fp32 on a CPU"),
+        ({"steps": 10**9}, "at most 10000000"),
+        ({"epochs": 1e300}, "at most 10000000"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["adapt", "finetune"])
+def test_a_training_that_cannot_be_is_refused_by_the_inspection(kind, settings, message) -> None:
+    session = Session("builtin:digits", DIGITS, input={"height": 64, "width": 64})
+    with pytest.raises(ConfigError, match=message):
+        session.inspect(**{kind: settings})
+
+
 def test_an_impossible_budget_trains_nothing() -> None:
     stages: list[str] = []
     with pytest.raises(BudgetUnreachable):

@@ -46,6 +46,7 @@ INSPECTION: dict[str, Any] = {
     "evaluation_threads": 2,
     "checkpoint_sha256": "c" * 64,
     "dataset_sha256": "d" * 64,
+    "training_sha256": None,
     "input": INPUT,
     "preprocess": None,
     "score": "variance",

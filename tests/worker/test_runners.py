@@ -28,6 +28,9 @@ class FakeSession:
     def dataset_sha256(self) -> str:
         return "d" * 64
 
+    def training_sha256(self) -> str:
+        return "f" * 64
+
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +59,10 @@ def test_other_weights_than_the_inspected_ones_are_refused(kind: str) -> None:
 def test_nothing_is_measured_on_other_data_than_the_inspected() -> None:
     with pytest.raises(DatasetError, match="changed after the job was inspected"):
         run("measure", dataset_sha256="e" * 64)
+
+
+@pytest.mark.parametrize("kind", ["adapt", "finetune"])
+def test_nothing_is_trained_on_other_data_than_the_inspected(kind: str) -> None:
+    assert run(kind, training_sha256="f" * 64) == {"ran": kind}
+    with pytest.raises(DatasetError, match="training split changed after the job was inspected"):
+        run(kind, training_sha256="e" * 64)

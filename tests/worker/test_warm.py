@@ -145,7 +145,7 @@ def test_from_then_on_the_jobs_own_weights_are_opened(tmp_path: Path) -> None:
     assert after["weights_source"] == "adapted"
     # The user's file may go; the data set may not, and what is opened must be what was written.
     assert after["files"] == {"checkpoint": None, "dataset": files["dataset"]}
-    assert after["inspected"] == {"checkpoint": "e" * 64, "dataset": "d" * 64}
+    assert after["inspected"] == {"checkpoint": "e" * 64, "dataset": "d" * 64, "training": None}
 
 
 def test_the_inspection_settles_what_the_request_left_open() -> None:
@@ -155,7 +155,7 @@ def test_the_inspection_settles_what_the_request_left_open() -> None:
     after = session_arguments(request, files, rows.INSPECTION)
     assert before["score"] == "late"
     assert before["inspected"] is None
-    assert after["inspected"] == {"checkpoint": "c" * 64, "dataset": "d" * 64}
+    assert after["inspected"] == {"checkpoint": "c" * 64, "dataset": "d" * 64, "training": None}
     assert before["input"]["height"] is None
     assert after["score"] == rows.INSPECTION["score"]
     assert after["input"] == rows.INPUT

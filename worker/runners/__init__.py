@@ -10,7 +10,8 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from worker.files import check_checkpoint, check_dataset, check_files
+from service.domain.status import TRAINING_KINDS
+from worker.files import check_checkpoint, check_dataset, check_files, check_training
 from worker.requests import session_arguments
 from worker.runners import calibrate, evaluate, inspect, measure, train
 from worker.warm import WarmSessions
@@ -66,6 +67,8 @@ class SessionWork:
         if request["kind"] == "measure":
             # Its document names the data set's hash: the images must still be those.
             check_dataset(session.dataset_sha256(), arguments["inspected"])
+        if request["kind"] in TRAINING_KINDS:
+            check_training(session.training_sha256(), arguments["inspected"])
         result = RUNNERS[request["kind"]](session, request["payload"], report)
         if request["kind"] == "inspect":
             resolved = session_arguments(arguments, arguments["files"], result)

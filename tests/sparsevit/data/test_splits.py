@@ -10,8 +10,9 @@ import pytest
 
 from sparsevit.data import copies as copies_module
 from sparsevit.data.copies import copies, image_files
+from sparsevit.data.digits import CLASSES
 from sparsevit.data.segmentation_folder import SegmentationFolder
-from sparsevit.data.sources import open_splits, open_training
+from sparsevit.data.sources import open_splits, open_training, training_sha256
 from sparsevit.errors import DatasetError
 from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
@@ -137,3 +138,36 @@ def test_equal_middles_are_no_copies(folder: Path) -> None:
     assert [*copies(image_files(val), train)] == []
     val.files(4)[0].write_bytes(b"a" + b"x" * size + b"a")
     assert [*copies(image_files(val), train)] == [(1, val.files(4)[0])]
+
+
+def test_copies_are_looked_for_once(folder: Path, model: SegmentationModel, monkeypatch) -> None:
+    """Finding none takes long on a large set, and a training in slices opens it again and again."""
+    monkeypatch.setattr(copies_module, "_size", lambda path: pytest.fail(f"looked at {path}"))
+    assert len(open_training(spec(folder), model, checked=True)) == 6
+
+
+def test_the_hash_of_the_training_split_is_of_its_files(
+    folder: Path, model: SegmentationModel
+) -> None:
+    def sha256() -> str:
+        return training_sha256(spec(folder), model)
+
+    seen = [sha256()]
+    (folder / "images" / "val" / "0.png").touch()
+    assert sha256() == seen[0]
+    for path in (image(folder, "train"), folder / "annotations" / "train" / "5.png"):
+        facts = path.stat()
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+        seen.append(sha256())
+    share(folder, "val", "train", copy)
+    seen.append(sha256())
+    image(folder, "train", 9).rename(image(folder, "train", 8))
+    (folder / "annotations" / "train" / "9.png").rename(folder / "annotations" / "train" / "8.png")
+    seen.append(sha256())
+    assert len(set(seen)) == len(seen)
+    assert training_sha256("builtin:digits", model_of_digits()) not in seen
+
+
+def model_of_digits() -> SegmentationModel:
+    backbone = SparseSwin(SwinConfig(embed_dim=8, depths=(2,), num_heads=(1,)))
+    return SegmentationModel(backbone, CLASSES)
