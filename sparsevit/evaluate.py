@@ -21,6 +21,7 @@ from sparsevit.sparsity.config import Genes, SparsityConfig
 from sparsevit.sparsity.score import WindowScore, get_score
 from sparsevit.swin.stage import StageState
 from sparsevit.tasks.base import TaskModel
+from sparsevit.tasks.sliding import check_sliding
 
 EVALUATION_BATCH = 8
 Progress = Callable[[int, int], None]  # (images done, images in all)
@@ -41,6 +42,8 @@ def evaluate(
     states: list[list[State]] = [[] for _ in candidates]
     done = 0
     for images, targets in read_ahead(dataset, indices, batch):
+        if model.preprocess.slide is not None:
+            check_sliding(images, targets)
         x = model.preprocess(images).to(weight.device, weight.dtype)
         for members, outputs in run_trie(model, candidates, get_score(score), x):
             state = merge(model.states(outputs, targets), model.metric)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,15 +74,18 @@ class Mask2FormerHead(nn.Module):
                 "transformers neither trains nor stores the projections between a feature_size and a "
                 "hidden_dim that differ, or that enforce_input_projection asks for."
             )
-        self.decoder = theirs.Mask2FormerPixelDecoder(config, feature_channels=dims)
+        self.decoder = _pixel_decoder(config, dims)
         self.transformer = theirs.Mask2FormerTransformerModule(config.feature_size, config)
         self.class_predictor = nn.Linear(config.hidden_dim, classes + 1)
 
     def layers(self, features: Sequence[Tensor]) -> list[Queries]:
         """The predictions of every decoder layer, the last one's last."""
-        pixels = self.decoder(list(features), return_dict=True)
+        given, wide = features[0].dtype, next(self.decoder.parameters()).dtype
+        with torch.autocast(features[0].device.type, enabled=False):
+            pixels = self.decoder([feature.to(wide) for feature in features], return_dict=True)
         decoded = self.transformer(
-            multi_scale_features=pixels.multi_scale_features, mask_features=pixels.mask_features
+            multi_scale_features=[maps.to(given) for maps in pixels.multi_scale_features],
+            mask_features=pixels.mask_features.to(given),
         )
         found = zip(decoded.intermediate_hidden_states, decoded.masks_queries_logits, strict=True)
         return [Queries(self.class_predictor(x.transpose(0, 1)), masks) for x, masks in found]
@@ -197,6 +200,29 @@ class Mask2Former(SemanticModel):
             names=NAMES,
             out_stages=huggingface.out_stages(checkpoint),
         )
+
+
+def _pixel_decoder(config: Any, dims: Sequence[int]) -> nn.Module:
+    """transformers' pixel decoder, which stays in fp32 when the model is cast to bf16 or fp16.
+
+    It looks at places given by fractions of the image, of which bf16 can tell apart a few hundred a
+    side: the original code keeps it in fp32, too. Besides, torch's grid_sample (2.13, on CPUs) reads
+    beyond strided maps of 16 bits: NaN came out now and then.
+    """
+    from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
+
+    class PixelDecoder(Mask2FormerPixelDecoder):
+        def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+            return super()._apply(lambda tensor: _at_least_fp32(tensor, fn(tensor)), recurse)
+
+    return PixelDecoder(config, feature_channels=dims)
+
+
+def _at_least_fp32(before: Tensor, after: Tensor) -> Tensor:
+    """A cast tensor, or the one before on its device where 16 bits are left of it."""
+    if after.dtype in (torch.bfloat16, torch.float16):
+        return before.to(after.device, torch.float32)
+    return after
 
 
 def _objects(labels: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from sparsevit.errors import ConfigError
+
+
+def check_sliding(images: Sequence[np.ndarray], targets: Sequence[Any]) -> None:
+    """ConfigError where a label map has another size than its image: crops are put together at the
+    labels' resolution, and would lie elsewhere in them."""
+    for image, target in zip(images, targets, strict=True):
+        label_map = isinstance(target, np.ndarray) and target.ndim == 2
+        if label_map and target.shape != image.shape[:2]:
+            raise ConfigError(
+                f"preprocess.slide must be null here: the labels are {target.shape[0]} x "
+                f"{target.shape[1]}, their image is {image.shape[0]} x {image.shape[1]}."
+            )
 
 
 def joined(crops: Iterable[tuple[tuple[int, int], Tensor]], size: tuple[int, int]) -> Tensor:

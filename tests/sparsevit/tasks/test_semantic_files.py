@@ -244,6 +244,25 @@ def test_scores_of_mask2former_are_its_definition(tmp_path: Path) -> None:
         assert torch.allclose(scores, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mask2former_of_one_image_in_16_bits(tmp_path: Path, dtype: torch.dtype) -> None:
+    """grid_sample of strided maps of 16 bits reads beyond them: whatever lay in memory came out."""
+    models.mask2former().float().save_pretrained(tmp_path)
+    model = sparsevit.load_model(tmp_path)
+    images = models.images((225, 301), batch=1).float()
+    expected = found(model, images)
+    model = model.to(dtype)
+    for _ in range(5):
+        junk = [torch.full((2**n,), float("nan"), dtype=dtype) for n in range(8, 18)]
+        del junk  # what is allocated next lies here
+        outputs = found(model, images.to(dtype))
+        assert {output.dtype for output in outputs} == {dtype}
+        for one, other in zip(outputs, expected, strict=True):
+            # masks are of maps of up to 2,000 tokens: a bf16 has 8 bits
+            assert (one.float() - other).abs().max() <= 0.1 * other.abs().max()
+    assert model.float().head.decoder.level_embed.dtype == torch.float32
+
+
 def test_a_file_without_its_config_is_told_what_is_missing(folder: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointMismatch, match=r"need the folder with its config\.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from sparsevit import metrics
+from sparsevit.data.digits import DigitCanvases
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.errors import ConfigError
 from sparsevit.evaluate import evaluate
@@ -17,6 +19,7 @@ from sparsevit.swin.config import SwinConfig
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.semantic import SegmentationModel
 from sparsevit.tasks.sliding import joined
+from sparsevit.training.digits_recipe import CANVAS
 
 NAMES = ("a", "b", "c", "d")
 CROP = (56, 84)
@@ -116,6 +119,13 @@ def test_labels_of_another_size_than_the_image_are_refused() -> None:
         outputs = segmenter(segmenter.preprocess(images([(112, 168)])))
     with pytest.raises(ConfigError, match="labels must have their image's size"):
         segmenter.states(outputs, labels([(28, 42)]))
+
+
+def test_coarser_labels_are_refused_where_one_crop_covers_the_image(tiny_model) -> None:
+    """The number of crops is right then, and every prediction would be elsewhere."""
+    tiny_model.preprocess = replace(tiny_model.preprocess, resize=(CANVAS, CANVAS), slide=0.5)
+    with pytest.raises(ConfigError, match=f"the labels are 112 x 112, their image is {CANVAS}"):
+        evaluate(tiny_model, [(0, 0, 0)], "l2", DigitCanvases("search", 1), [0])
 
 
 def test_parts_cut_away_are_refused() -> None:
