@@ -19,6 +19,7 @@ FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 64_000_000
 IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")  # 16 bits would be clipped to 8
 LABEL_MODES = ("L", "P")
+GREY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow spreads grey of 2 or 4 bits over 0 to 255
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -30,7 +31,8 @@ def read_image(path: Path) -> np.ndarray:
 def read_labels(path: Path) -> np.ndarray:
     """One number per pixel, as stored: uint8 [H, W]. Raises DatasetError, naming the file."""
     with _opened(path, LABEL_MODES) as labels:
-        return np.array(labels)
+        step = GREY_STEPS.get(labels.tile[0].args, 1)
+        return np.array(labels) // np.uint8(step)
 
 
 def image_size(path: Path) -> tuple[int, int]:

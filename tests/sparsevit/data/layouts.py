@@ -103,8 +103,21 @@ LAYOUTS: dict[str, Callable[[Path], Layout]] = {
 
 def huge_png() -> bytes:
     """A sound PNG header that claims 60,000 x 60,000 pixels, with next to nothing behind it."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")
+    return png(struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0), b"\0" * 100)
+
+
+def grey_png(values: np.ndarray, bits: int) -> bytes:
+    """Grey of fewer than 8 bits a pixel, as tools that make files small write label images."""
+    height, width = values.shape
+    rows = [
+        b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:]).tobytes()
+        for row in values.astype(np.uint8)
+    ]
+    return png(struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0), b"".join(rows))
+
+
+def png(header: bytes, rows: bytes) -> bytes:
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks

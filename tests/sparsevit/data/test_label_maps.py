@@ -9,6 +9,7 @@ import pytest
 
 from sparsevit.data.ade20k import ADE20K
 from sparsevit.data.cityscapes import CLASS_NAMES, LABEL_IDS, Cityscapes
+from sparsevit.data.images import read_labels
 from sparsevit.errors import DatasetError
 from sparsevit.tasks.semantic import SegmentationModel
 from tests.sparsevit.data.layouts import (
@@ -17,6 +18,7 @@ from tests.sparsevit.data.layouts import (
     Layout,
     ade20k,
     cityscapes,
+    grey_png,
     write_image,
     write_labels,
 )
@@ -112,3 +114,12 @@ def test_two_images_of_one_name_are_an_error(tmp_path: Path) -> None:
     write_image(layout.image.with_suffix(".png"))
     with pytest.raises(DatasetError, match=r"a\.jpg and a\.png would share one annotation"):
         len(layout.open())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_label_images_of_few_bits_hold_the_same_numbers(tmp_path: Path, bits: int) -> None:
+    """Pillow spreads grey of 2 and 4 bits over 0 to 255: class 3 of 2 bits would be ignored."""
+    values = np.arange(30).reshape(5, 6) % min(2**bits, 20)
+    path = tmp_path / "labels.png"
+    path.write_bytes(grey_png(values, bits))
+    np.testing.assert_array_equal(read_labels(path), values)
