@@ -9,6 +9,7 @@ the worker lives on. It ends when its stdin closes: a worker that is gone leaves
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import queue
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sparsevit.errors import SparseViTError
-from worker.protocol import DEVICE_OUT_OF_MEMORY, INTERNAL, Channel, read_messages
+from worker.protocol import DEVICE_OUT_OF_MEMORY, INTERNAL, STORAGE_FULL, Channel, read_messages
 
 logger = logging.getLogger("worker.device")
 
@@ -77,7 +78,8 @@ def _answer(work: Work, request: dict[str, Any], channel: Channel) -> None:
 
 
 def describe(error: Exception) -> dict[str, str]:
-    """An exception as {"code", "message"}: the library's errors by their code, others INTERNAL."""
+    """An exception as {"code", "message"}: the library's errors by their code, a full memory or disk
+    by one of their own, others INTERNAL."""
     if isinstance(error, SparseViTError):
         return {"code": error.code, "message": _plain(str(error))}
     if _is_out_of_memory(error):
@@ -85,6 +87,13 @@ def describe(error: Exception) -> dict[str, str]:
             "code": DEVICE_OUT_OF_MEMORY,
             "message": "The device ran out of memory. Use a smaller input or batch, a lower "
             "precision, or a device with more memory.",
+        }
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {
+            "code": STORAGE_FULL,
+            "message": "There is no space left where the worker writes. Free some below "
+            "ARTIFACT_ROOT (a training needs about six times the size of its model there), and "
+            "submit the search again.",
         }
     logger.error("a unit failed unexpectedly", exc_info=error)
     return {

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 PASSED_ON = frozenset(
     {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "LOG_LEVEL", "VIRTUAL_ENV"}
     | {"LD_PRELOAD", "SPARSEVIT_GIT_VERSION"}  # an allocator of the operator's; what receipts state
+    | {"SPARSEVIT_DATA_CACHE_MB"}
 )
 PASSED_ON_PREFIXES = (
     *("LC_", "PYTHON", "XDG_", "TORCH"),

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from service.db.artefacts import WEIGHTS_SUFFIX, ArtefactStore
 from service.db.checkpoints import CheckpointRepository
 from service.domain.records import Unit
+from sparsevit.errors import CheckpointError
 
 CHECKPOINT, WEIGHTS = "training.ckpt", "weights" + WEIGHTS_SUFFIX
 
@@ -39,13 +40,19 @@ def begin(folder: Path, store: ArtefactStore, checkpoint: str | None) -> tuple[P
     """Makes an attempt's folder with the checkpoint to go on from: the paths of checkpoint, weights.
 
     Earlier attempts' folders go: a job trains one slice at a time, so whoever works in another one
-    lost the lease.
+    lost the lease. Raises CheckpointError where the store lacks the checkpoint.
     """
     remove(folder.parent)
     folder.mkdir(parents=True)
     file = folder / CHECKPOINT
     if checkpoint is not None:
-        shutil.copyfile(store.path(checkpoint), file)
+        try:
+            shutil.copyfile(store.path(checkpoint), file)
+        except FileNotFoundError:
+            raise CheckpointError(
+                "The checkpoint that this training goes on from is not in the artefact folder. All "
+                "workers need the same ARTIFACT_ROOT, and nobody else may remove files from it."
+            ) from None
     return file, folder / WEIGHTS
 
 

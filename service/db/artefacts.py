@@ -46,12 +46,18 @@ class ArtefactStore:
     def adopt(self, file: Path, digest: str, suffix: str = "") -> None:
         """Moves a file, whose SHA-256 is `digest`, from a folder on the same disk into its place.
 
-        Raises FileNotFoundError where it is gone.
+        It may be there already: moved before, by a transaction that did not come to its end.
+        Raises FileNotFoundError where it is in neither place.
         """
         path = self.path(digest, suffix)
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(file, "rb") as written:
-            os.fsync(written.fileno())
+        try:
+            with open(file, "rb") as written:
+                os.fsync(written.fileno())
+        except FileNotFoundError:
+            if path.exists():
+                return
+            raise
         os.chmod(file, 0o644)
         os.replace(file, path)
 

@@ -16,7 +16,14 @@ from sqlalchemy.orm import Session
 
 from service.db.models import JobRow, UnitRow, table_of
 from service.domain.records import Job, Json
-from service.domain.status import TERMINAL, JobStatus, Stage, UnitState, sources
+from service.domain.status import (
+    TERMINAL,
+    TRAINING_STAGES,
+    JobStatus,
+    Stage,
+    UnitState,
+    sources,
+)
 
 _JOBS = table_of(JobRow)
 _CLOCK = func.clock_timestamp()
@@ -211,9 +218,10 @@ class JobRepository:
         return self._change(job_id, _ACTIVE, values)
 
     def set_training(self, job_id: str, training: Json) -> bool:
-        """Records how far the slice that runs is: {step, steps, loss}."""
+        """Records how far the slice that runs is: {step, steps, loss}. False where none can run: a
+        worker may say so when another one has ended the training."""
         job = self.lock(job_id)
-        if job is None:
+        if job is None or job.stage not in TRAINING_STAGES:
             return False
         progress = {**job.progress, "training": training}
         return self._change(job_id, _ACTIVE, {"progress": progress})

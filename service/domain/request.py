@@ -155,13 +155,14 @@ class PreprocessSpec(_Strict):
     crop_pct: ShareUpToOne | None = Field(
         default=None,
         description="Keep an image's shape: scale it to cover the input's size divided by this, "
-        "and cut the middle out. null: what the checkpoint says, else resized whatever its shape.",
+        "and cut the middle out. null: what the checkpoint says unless `slide` is given, else "
+        "resized whatever its shape.",
         examples=[0.875],
     )
     slide: ShareUpToOne | None = Field(
         default=None,
         description="Cut an image into overlapping crops of the input's size instead of resizing "
-        "it; the step as a share of that size.",
+        "it, whatever `crop_pct` the checkpoint has; the step as a share of that size.",
         examples=[0.667],
     )
     expected_dense_metric: float | None = Field(

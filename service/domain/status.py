@@ -57,6 +57,9 @@ class Stage(StrEnum):
     FINETUNE = "finetune"
 
 
+TRAINING_STAGES: frozenset[Stage] = frozenset({Stage.ADAPT, Stage.FINETUNE})
+
+
 class Inspection(StrEnum):
     """How far a dry run's answer is."""
 

@@ -124,8 +124,11 @@ class Preprocess:
         }
 
     def updated(self, document: Mapping[str, Any] | None) -> Preprocess:
-        """This preprocessing with the given fields of `to_dict` replaced; None leaves a field."""
+        """This preprocessing with the given fields of `to_dict` replaced; None leaves a field. Of
+        crop_pct and slide the one that is given takes the other's place."""
         given = {k: v for k, v in (document or {}).items() if v is not None}
+        if len(way := given.keys() & {"crop_pct", "slide"}) == 1:
+            given |= {"crop_pct": None, "slide": None} | {k: given[k] for k in way}
         try:
             return replace(
                 self, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}

@@ -10,6 +10,7 @@ import torch
 
 from sparsevit.data.sources import open_training
 from sparsevit.errors import ConfigError
+from sparsevit.latency.memory import memory_errors
 from sparsevit.latency.timers import thread_count
 from sparsevit.sparsity.config import Genes
 from sparsevit.tasks.files import save_model
@@ -83,7 +84,7 @@ def train(
     """
     model = session.load().to(session.device, torch.float32)
     model.preprocess = session.preprocess
-    with thread_count(session.evaluation_threads):
+    with memory_errors(), thread_count(session.evaluation_threads):
         made = train_slice(
             model,
             open_training(session.dataset, model, checked=True),  # by the inspection

@@ -35,6 +35,7 @@ def test_a_file_is_taken_up_under_its_digest_and_removed_again(tmp_path: Path) -
         assert store.path(digest, suffix).name == digest + suffix
         assert store.path(digest, suffix).read_bytes() == b"weights"
         assert stat.S_IMODE(store.path(digest, suffix).stat().st_mode) == 0o644
+        store.adopt(written, digest, suffix)  # again, by whoever could not note it down before
     for _ in range(2):
         store.remove(digest)
     assert store.get(digest) is None

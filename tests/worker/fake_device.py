@@ -76,6 +76,11 @@ class FakeWork:
     def do_memory(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
         raise MemoryError
 
+    def do_full(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        with open("/dev/full", "wb") as file:
+            file.write(b"checkpoint")
+        return {}
+
     def do_bug(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
         raise KeyError("surprise")
 

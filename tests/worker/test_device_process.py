@@ -69,7 +69,7 @@ def test_runs_units_in_one_process_that_stays(process: DeviceProcess) -> None:
 def test_secrets_do_not_reach_it(process: DeviceProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = ("DATABASE_URL", "REDIS_URL", "SPARSEVIT_KEY", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY")
     wanted = ("PATH", "HOME", "PYTHONPATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LC_ALL")
-    wanted += ("SPARSEVIT_GIT_VERSION",)
+    wanted += ("SPARSEVIT_GIT_VERSION", "SPARSEVIT_DATA_CACHE_MB")
     for name in (*secrets, *wanted):
         monkeypatch.setenv(name, os.environ.get(name, "C"))
     passed = set(process.hello(never)["device"]["environment"])
@@ -90,6 +90,7 @@ def test_prints_cannot_forge_or_break_an_answer(process: DeviceProcess) -> None:
         ("large", "DEVICE_OUT_OF_MEMORY", False),
         ("unsuited", "DEVICE_UNAVAILABLE", False),
         ("busy", "DEVICE_UNAVAILABLE", True),
+        ("full", "STORAGE_FULL", True),
         ("bug", "INTERNAL", True),
         ("nan", "INTERNAL", True),
         ("segfault", "DEVICE_PROCESS_DIED", True),

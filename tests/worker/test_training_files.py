@@ -14,7 +14,8 @@ from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.records import Job, Unit
-from service.domain.status import JobStatus, UnitKind, UnitState
+from service.domain.status import JobStatus, Stage, UnitKind, UnitState
+from sparsevit.errors import CheckpointError
 from tests.worker import rows
 from tests.worker.conftest import NewJob
 from worker import training_files
@@ -161,6 +162,33 @@ def test_a_result_whose_file_is_gone_is_no_result(
     assert (held.state, held.result) == (UnitState.LEASED, None)
 
 
+def test_a_result_is_handed_in_again_where_the_database_went_away_at_its_end(
+    lab: Lab, new_training: Callable[[], Job], engine: Engine
+) -> None:
+    new_training()
+    unit = lab.work(until=UnitKind.ADAPT)
+    made = lab.result(unit)
+    with session_scope(engine) as session:
+        folder = training_files.attempt_folder(lab.store.root, unit)
+        training_files.keep(session, lab.store, folder, made)
+        session.rollback()
+    assert lab.leases.finish(unit, made)
+    assert lab.files == {made["checkpoint"]}
+
+
+def test_a_checkpoint_that_somebody_removed_is_named(
+    lab: Lab, new_training: Callable[[], Job]
+) -> None:
+    job = new_training()
+    first = lab.work(until=UnitKind.ADAPT)
+    lab.leases.finish(first, lab.result(first))
+    advance(lab.engine, lab.store, job.id)
+    second = lab.work(until=UnitKind.ADAPT)
+    lab.store.remove(second.payload["checkpoint"])
+    with pytest.raises(CheckpointError, match="need the same ARTIFACT_ROOT"):
+        lab.result(second)
+
+
 def test_two_equal_jobs_share_their_checkpoints_until_the_last_needs_none(
     lab: Lab, new_training: Callable[[], Job]
 ) -> None:
@@ -222,3 +250,7 @@ def test_a_heartbeat_tells_how_far_a_slice_is(lab: Lab, new_training: Callable[[
     after = lab.job(job)
     assert after.progress == before.progress | {"training": training}
     assert after.version == before.version + 1
+    with session_scope(lab.engine) as session:
+        JobRepository(session).set_stage(job.id, Stage.SEARCH)
+    assert lab.leases.heartbeat(unit, training | {"step": 4}) == "ok"  # too late
+    assert lab.job(job).progress["training"] == training

@@ -160,3 +160,13 @@ def test_it_is_the_same_after_a_file() -> None:
     preprocess = Preprocess(resize=(224, 192), interpolation="bicubic", crop_pct=0.9)
     assert Preprocess().updated(preprocess.to_dict()) == preprocess
     assert preprocess.updated({"crop_pct": None, "slide": None}) == preprocess
+
+
+def test_the_way_that_is_asked_for_replaces_the_checkpoints() -> None:
+    cut, slid = (
+        Preprocess(resize=(224, 224), **way) for way in ({"crop_pct": 0.9}, {"slide": 0.5})
+    )
+    assert cut.updated({"slide": 0.5}) == cut.updated(slid.to_dict()) == slid
+    assert slid.updated({"crop_pct": 0.9}) == slid.updated(cut.to_dict()) == cut
+    with pytest.raises(ConfigError, match="one of crop_pct and slide"):
+        cut.updated({"crop_pct": 0.8, "slide": 0.5})
