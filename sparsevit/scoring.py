@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsevit import metrics
-from sparsevit.data.base import Dataset
+from sparsevit.data.base import Dataset, spread
 from sparsevit.data.sources import DatasetLike, dataset_spec, open_split
 from sparsevit.deploy import load_config
 from sparsevit.evaluate import Progress, evaluate
@@ -79,8 +79,7 @@ def spread_score(
     model: TaskModel, configs: Sequence[SparsityConfig], dataset: Dataset
 ) -> list[float]:
     """The metric of configs of one score, on up to SPREAD_IMAGES images spread over a data set."""
-    images = min(SPREAD_IMAGES, len(dataset))
-    indices = [int((i + 0.5) * len(dataset) / images) for i in range(images)]
+    indices = spread(len(dataset), min(SPREAD_IMAGES, len(dataset)))
     genes = [config.genes for config in configs]
     spec = model.metric
     states = evaluate(model, genes, configs[0].score, dataset, indices)

@@ -15,7 +15,10 @@ from sparsevit.commands.common import AsJson, Checkpoint, Device, training_bar
 
 def bench(
     model: Checkpoint,
-    config: Annotated[Path | None, typer.Option(help="Time this config; default: uniform.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Time this config; default: uniform."),
+    ] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per forward.")] = None,

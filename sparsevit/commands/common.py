@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,10 @@ from rich.progress import (
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint's path, or builtin:digits.")]
 DataSet = Annotated[
     str, typer.Argument(help="A data set's folder (docs/tasks.md), or builtin:digits.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="A best config of the weights; default: dense."),
 ]
 Format = Annotated[str | None, typer.Option(help="Layout of the folder; default: recognised.")]
 Height = Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from sparsevit.commands.common import (
     AsJson,
     Checkpoint,
+    Config,
     DataSet,
     Device,
     Format,
@@ -24,9 +24,7 @@ from sparsevit.commands.common import (
 def evaluate(
     model: Checkpoint,
     dataset: DataSet,
-    config: Annotated[
-        Path | None, typer.Option(help="A best config of the weights; default: dense.")
-    ] = None,
+    config: Config = None,
     split: Annotated[
         str | None,
         typer.Option(

@@ -113,7 +113,10 @@ def adapt(
 def finetune(
     checkpoint: Checkpoint,
     dataset: DataSet,
-    config: Annotated[Path, typer.Option(help="best.json, or a file with `sparsity`.")],
+    config: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="best.json, or a file with `sparsity`."),
+    ],
     output: Output,
     epochs: Epochs = None,
     steps: Steps = None,

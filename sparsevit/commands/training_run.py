@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from sparsevit.commands.common import training_bar
 from sparsevit.data.sources import open_splits, open_training
 from sparsevit.deploy import DeployConfig, load_config
+from sparsevit.errors import ConfigError
 from sparsevit.scoring import spread_score
 from sparsevit.sparsity.config import DEFAULT_SCORE, SparsityConfig
 from sparsevit.sparsity.score import get_score
@@ -51,6 +53,7 @@ class TrainingRun:
     eval_every: int | None = None
 
     def train(self) -> None:
+        self._check_output()
         with process_group(self.device) as device:
             model = load_model(self.checkpoint, device)
             model.backbone.set_activation_checkpointing(self.frugal)
@@ -68,6 +71,28 @@ class TrainingRun:
     def file(self) -> Path:
         """The training checkpoint."""
         return self.resume or self.output.with_name(f"{self.output.name}.training")
+
+    @property
+    def bound(self) -> Path:
+        """The config of the weights that fine-tuning makes, beside them."""
+        return self.output.with_suffix(".json")
+
+    def _check_output(self) -> None:
+        """ConfigError where the weights could not be written, or a file in use would be lost."""
+        folder = self.output.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self.output} cannot be written: {error}.") from error
+        if self.output.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(f"{self.output} cannot be written: name a file in a folder of yours.")
+        if self.config is None:
+            return
+        if self.bound == self.output or self.bound.resolve() == self.config.resolve():
+            raise ConfigError(
+                f"the config of the new weights is written to {self.bound}, beside them: give "
+                "another --output."
+            )
 
     def _open(self, model: TaskModel, chosen: DeployConfig | None) -> SlicedTraining:
         data = open_training(self.dataset, model)
@@ -130,9 +155,8 @@ class TrainingRun:
         if chosen is None:
             typer.echo(f"wrote {self.output} (sha256 {sha256[:12]})")
             return
-        bound = self.output.with_suffix(".json")
         weights = {"sha256": sha256, "source": "finetuned", "dialect": model.dialect}
-        bound.write_text(
+        self.bound.write_text(
             json.dumps({"weights": weights} | chosen.sparsity.to_dict(), indent=2) + "\n"
         )
-        typer.echo(f"wrote {self.output} (sha256 {sha256[:12]}) and its config {bound}")
+        typer.echo(f"wrote {self.output} (sha256 {sha256[:12]}) and its config {self.bound}")

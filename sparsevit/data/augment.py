@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from sparsevit.data.label_maps import IGNORED
 from sparsevit.data.preprocess import Preprocess
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the source
 
-IGNORED = 255
 ATTEMPTS = 10
 
 

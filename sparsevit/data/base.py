@@ -100,11 +100,16 @@ def hold_out(dataset: Dataset, name: str, share: float) -> Splits:
     if images < 2:
         raise DatasetError("a search needs at least two images: one is held out for the report.")
     count = min(images - 1, max(1, round(images * share)))
-    report = [int((i + 0.5) * images / count) for i in range(count)]
+    report = spread(images, count)
     search = sorted(set(range(images)) - set(report))
     return Splits(
         Subset(dataset, search), Subset(dataset, report), f"{name}:search", f"{name}:holdout"
     )
+
+
+def spread(images: int, count: int) -> list[int]:
+    """`count` of so many images, evenly spread: the first of a set in order of class are of one."""
+    return [int((i + 0.5) * images / count) for i in range(count)]
 
 
 def for_each(

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsevit.data.base import Dataset, Splits, Subset, hold_out
+from sparsevit.data.base import Dataset, Splits, Subset, hold_out, spread
 from sparsevit.data.copies import copies, image_files
 from sparsevit.data.digits import CLASSES, DigitCanvases
 from sparsevit.errors import DatasetError
@@ -45,7 +45,12 @@ def dataset_spec(dataset: DatasetLike) -> dict[str, Any]:
         raise DatasetError(
             f"a data set has a `path` and {sorted(DEFAULTS)}, not {sorted(unknown)}."
         )
-    return DEFAULTS | given
+    spec = DEFAULTS | given
+    if not 0 < spec["holdout"] < 1:
+        raise DatasetError(f"holdout is {spec['holdout']!r}; it is a share between 0 and 1.")
+    if spec["limit"] is not None and spec["limit"] < 1:
+        raise DatasetError(f"limit is {spec['limit']!r}; it is a number of images, or null.")
+    return spec
 
 
 def open_training(dataset: DatasetLike, task: TaskModel, checked: bool = False) -> Dataset:
@@ -208,8 +213,6 @@ def _digits_splits(spec: Mapping[str, Any]) -> Splits:
 
 
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:
-    """`limit` images, evenly spread: the first ones of a set in order of class would be of one."""
-    images = len(dataset)
-    if limit is None or limit >= images:
+    if limit is None or limit >= len(dataset):
         return dataset
-    return Subset(dataset, [int((i + 0.5) * images / limit) for i in range(limit)])
+    return Subset(dataset, spread(len(dataset), limit))

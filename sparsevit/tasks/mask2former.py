@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsevit.data.label_maps import IGNORED
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.errors import ConfigError
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks import huggingface
 from sparsevit.tasks.base import check_class_names
 from sparsevit.tasks.foreign import ForeignCheckpoint, ForeignHead
-from sparsevit.tasks.semantic import IGNORED_LABEL, MAX_CLASSES, SemanticModel, upsampled
+from sparsevit.tasks.semantic import MAX_CLASSES, SemanticModel, upsampled
 
 SETTINGS: dict[str, huggingface.Check] = {
     "feature_size": huggingface.MAX_WIDTH,
@@ -227,6 +228,6 @@ def _at_least_fp32(before: Tensor, after: Tensor) -> Tensor:
 
 def _objects(labels: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """The classes of a label map [n], and where each is: [n, h, w], 0 or 1."""
-    found = np.unique(labels[labels != IGNORED_LABEL])
+    found = np.unique(labels[labels != IGNORED])
     masks = torch.from_numpy(labels[None] == found[:, None, None])
     return torch.from_numpy(found).long().to(device), masks.float().to(device)

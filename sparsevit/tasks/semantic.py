@@ -16,6 +16,7 @@ from sparsevit.data.ade20k import ADE20K
 from sparsevit.data.augment import segmentation_sample
 from sparsevit.data.base import Reader, Sample
 from sparsevit.data.cityscapes import Cityscapes
+from sparsevit.data.label_maps import IGNORED
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.data.segmentation_folder import SegmentationFolder
 from sparsevit.errors import ConfigError
@@ -25,13 +26,12 @@ from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks.base import TaskModel, check_class_names
 from sparsevit.tasks.sliding import joined
 
-IGNORED_LABEL = 255
 MAX_CLASSES = 255  # of labels in 8 bits, one of which is ignored
 MAX_HEAD_CHANNELS = 4096
 
 
 class SemanticModel(TaskModel):
-    """What tells a class for every pixel; targets are label maps uint8 [h, w], IGNORED_LABEL left out.
+    """What tells a class for every pixel; targets are label maps uint8 [h, w], IGNORED left out.
 
     A subclass has the network and its loss, and says in `crop_scores` what its outputs mean.
     background: index of a class that the metric leaves out, or None.
@@ -210,12 +210,12 @@ def stacked(targets: Sequence[np.ndarray], device: torch.device) -> Tensor:
 def pixel_loss(logits_BCHW: Tensor, labels_BHW: Tensor, weight_C: Tensor) -> Tensor:
     """Mean cross entropy over the pixels that count, at the labels' resolution; zero where none does.
 
-    A class with weight 0 counts as little as IGNORED_LABEL.
+    A class with weight 0 counts as little as IGNORED.
     """
     logits = upsampled(logits_BCHW, labels_BHW.shape[-2:]).float()
-    if not weight_C[labels_BHW[labels_BHW != IGNORED_LABEL].long()].any():
+    if not weight_C[labels_BHW[labels_BHW != IGNORED].long()].any():
         return 0.0 * logits.sum()  # a mean over nothing would be NaN
-    return F.cross_entropy(logits, labels_BHW.long(), weight=weight_C, ignore_index=IGNORED_LABEL)
+    return F.cross_entropy(logits, labels_BHW.long(), weight=weight_C, ignore_index=IGNORED)
 
 
 def upsampled(maps_BCHW: Tensor, size: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ import sparsevit
 from sparsevit.commands import register
 from sparsevit.data.digits import LABEL_STRIDE, DigitCanvases
 from sparsevit.data.sources import open_training
-from sparsevit.errors import DatasetError
+from sparsevit.errors import ConfigError, DatasetError
 from sparsevit.search.steps import Session
 from sparsevit.search.verify import Verification
 from sparsevit.sparsity.config import DEFAULT_SCORE
@@ -182,6 +182,33 @@ def test_evaluating_a_best_config_finds_the_metric_that_it_states(app, tmp_path:
         invoke_or_raise(app, *command, "--split", "val:all")
 
 
+@pytest.mark.parametrize("name", ["best.safetensors", "tuned.json"])
+def test_finetuning_overwrites_no_config(app, tmp_path: Path, name: str) -> None:
+    config = tmp_path / "best.json"
+    config.write_text(json.dumps({"sparsity": [[0.5], [0.5], [0.5, 0.6, 0.7]]}))
+    digits = ("builtin:digits", "builtin:digits", "--config", config, "--steps", 1)
+    with pytest.raises(ConfigError, match="give another --output"):
+        invoke_or_raise(app, "finetune", *digits, "-o", tmp_path / name)
+    assert [*tmp_path.iterdir()] == [config]
+
+
+def test_an_output_that_cannot_be_written_is_found_before_training(app, tmp_path: Path) -> None:
+    adapting = ("adapt", "builtin:digits", "builtin:digits", "--steps", 1, "-o")
+    (tmp_path / "file").touch()
+    for output in (tmp_path, tmp_path / "file" / "supernet.safetensors"):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            invoke_or_raise(app, *adapting, output)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "finetune", "bench"])
+def test_a_config_that_does_not_exist_is_named(app, command: str) -> None:
+    given = ["builtin:digits"] * (1 if command == "bench" else 2)
+    output = ("-o", "out.safetensors") if command == "finetune" else ()
+    done = invoke(app, command, *given, "--config", "nowhere.json", *output)
+    assert done.exit_code == 2
+    assert "nowhere.json" in done.output
+
+
 def test_evaluating_without_a_config_is_dense(app) -> None:
     done = CliRunner().invoke(
         app, ["evaluate", "builtin:digits", "builtin:digits", "--limit", "3", "--json"]
@@ -251,10 +278,19 @@ def test_inspect_in_json(app) -> None:
     architecture = found["architecture"]
     assert (architecture["dims"], architecture["depths"]) == ([24, 48, 96], [2, 2, 6])
     assert (found["dialect"], found["prefix"]) == ("microsoft", "backbone.")
+    task = found["task"]
+    assert (task["name"], task["metric"]) == ("semantic_segmentation", "digit_miou")
+    assert (len(task["class_names"]), task["preprocess"]["mean"]) == (11, [0.45] * 3)
     assert len(found["left"]["a head"]) > 0
     network = sparsevit.load_model("builtin:digits").backbone
     assert found["parameters"] == sum(p.numel() for p in network.parameters())
     assert found["loaded"] == len(network.state_dict())
+
+
+def test_inspect_says_what_task_a_head_is_for(app) -> None:
+    done = invoke(app, "inspect", "builtin:digits")
+    assert "With its head: semantic_segmentation, 11 classes, metric digit_miou" in done.output
+    assert '"interpolation": "bilinear"' in done.output
 
 
 def test_every_command_shows_an_example(app) -> None:

@@ -65,15 +65,16 @@ def make_ade20k(
 ) -> None:
     """ADEChallengeData2016: rooms and coasts of 150 classes; 384x512 without --size."""
     counts = {"train": train, "val": val}
-    _make(out, train + val, lambda: ade20k.make(out, counts, _size(size), seed))
+    _make(out, train + val, lambda: ade20k.make(out, counts, _size(size), seed), ade20k.FOLDER)
 
 
-def _make(out: Path, images: int, start: Callable[[], Iterator[Path]]) -> None:
+def _make(out: Path, images: int, start: Callable[[], Iterator[Path]], inside: str = "") -> None:
+    """inside: where the data set lies in `out`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not an empty folder: name a new one.")
     for _ in track(start(), "drawing", total=images, console=Console(stderr=True)):
         pass
-    typer.echo(f"wrote {images} images to {out}")
+    typer.echo(f"wrote {images} images to {out / inside}")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -210,7 +210,7 @@ def test_the_command(tmp_path: Path) -> None:
     options = ("--train", "2", "--val", "1", "--size", "64x96")
     done = run("ade20k", out, *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"wrote 3 images to {out}\n"
+    assert done.stdout == f"wrote 3 images to {out / 'ADEChallengeData2016'}\n"
     assert "100%" in done.stderr
     assert ADE20K(out / "ADEChallengeData2016", "val", CLASS_NAMES).sample(0)[0].shape[:2] == (
         64,

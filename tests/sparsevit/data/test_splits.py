@@ -171,3 +171,9 @@ def test_the_hash_of_the_training_split_is_of_its_files(
 def model_of_digits() -> SegmentationModel:
     backbone = SparseSwin(SwinConfig(embed_dim=8, depths=(2,), num_heads=(1,)))
     return SegmentationModel(backbone, CLASSES)
+
+
+@pytest.mark.parametrize("wrong", [{"holdout": 1.5}, {"holdout": 0.0}, {"limit": 0}])
+def test_shares_and_limits_that_make_no_sense_are_named(folder: Path, model, wrong) -> None:
+    with pytest.raises(DatasetError, match=f"{next(iter(wrong))} is"):
+        open_splits({"path": str(folder)} | wrong, model)
