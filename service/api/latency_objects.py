@@ -9,7 +9,8 @@ from pydantic import Field
 from service.api.plain import ApiObject
 from service.domain import latency
 from service.domain.records import DryRun, Json
-from service.domain.request import Scope, SearchRequest
+from service.domain.request import SearchRequest
+from service.domain.specs import Scope
 from service.domain.status import Inspection
 
 Ms = Annotated[float, Field(ge=0)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.domain.request import Interpolation, Mode, Precision, TrainingSpec
+from service.domain.specs import Interpolation, Mode, Precision, TrainingSpec
 
 BUILTIN = "builtin:"
 

@@ -45,7 +45,7 @@ from service.commands.request import (
     parse_latency,
     parse_training,
 )
-from service.domain.request import Scope
+from service.domain.specs import Scope
 
 
 def search(

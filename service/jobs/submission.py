@@ -18,7 +18,8 @@ from service.db.workers import WorkerRepository
 from service.domain import latency
 from service.domain.errors import FieldError, ValidationFailed
 from service.domain.records import Device, DryRun, Job, Json, new_job_id
-from service.domain.request import BUILTIN_DIGITS, SearchRequest
+from service.domain.request import SearchRequest
+from service.domain.specs import BUILTIN_DIGITS
 from service.domain.status import Inspection, JobStatus, UnitKind
 from service.paths import FileRecord, PathResolver
 from service.queue import wake_units

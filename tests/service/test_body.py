@@ -164,6 +164,10 @@ INVALID = {
     "mode": (with_(input={"mode": "jit"}), "/input/mode"),
     "epochs and steps": (with_(adapt={"epochs": 1, "steps": 10}), "/adapt"),
     "0 epochs": (with_(adapt={"epochs": 0}), "/adapt/epochs"),
+    "1e9 steps": (with_(adapt={"steps": 10**9}), "/adapt/steps"),
+    "1e300 epochs": (with_(adapt={"epochs": 1e300}), "/adapt/epochs"),
+    "1e6 images a forward": (with_(finetune={"batch": 10**6}), "/finetune/batch"),
+    "a rate of 1e30": (with_(finetune={"learning_rate": 1e30}), "/finetune/learning_rate"),
     "a rate as text": (with_(finetune={"learning_rate": "1e-5"}), "/finetune/learning_rate"),
     "a rate of 11": (with_(adapt={"learning_rate": 11}), "/adapt/learning_rate"),
     "int8 training": (with_(adapt={"precision": "int8"}), "/adapt/precision"),
@@ -179,6 +183,10 @@ INVALID = {
     "a crop that slides": (with_(preprocess={"crop_pct": 0.9, "slide": 0.5}), "/preprocess"),
     "81.2% expected": (
         with_(preprocess={"expected_dense_metric": 81.2}),
+        "/preprocess/expected_dense_metric",
+    ),
+    "true expected": (
+        with_(preprocess={"expected_dense_metric": True}),
         "/preprocess/expected_dense_metric",
     ),
     "a mean of 11": (with_(preprocess={"mean": [0, 0, 11.0]}), "/preprocess/mean/2"),
