@@ -25,6 +25,8 @@ from sparsevit.errors import DatasetError
 # What torchvision would read as well: passed over in silence, indices would differ from its own.
 OTHER_SUFFIXES = (".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
+SHOWN = 3  # classes, in messages
+
 
 class _Folder(NamedTuple):
     """The images of one folder; names alone are kept, since a set may have a million."""
@@ -120,11 +122,13 @@ def _class_indices(folders: Sequence[str], names: Sequence[str], top: str) -> di
     if len(unknown) < len(folders):  # named like classes: the order of the others would be a guess
         raise DatasetError(
             f"the class folder {os.path.join(top, unknown[0])} is none of the model's "
-            f"{len(names)} classes, though other folders are."
+            f"{len(names)} classes ({', '.join(names[:SHOWN])}, ...), though other folders are: name "
+            "every folder like its class."
         )
     raise DatasetError(
         f"the class folder {os.path.join(top, unknown[0])} is none of the model's classes, and "
-        f"{len(folders)} folders cannot stand in order for its {len(names)} classes."
+        f"{len(folders)} folders cannot stand in order for its {len(names)} classes: name every folder "
+        f"like its class ({', '.join(names[:SHOWN])}, ...), or add a folder for each that is missing."
     )
 
 
