@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sparsevit.commands.common import Checkpoint, DataSet, Format, Height, Width, image_size
+
+if TYPE_CHECKING:
+    from sparsevit.training.settings import Kind
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the weights are written.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the data set.")]
@@ -41,6 +45,19 @@ Frugal = Annotated[
     bool, typer.Option("--activation-checkpointing", help="Less memory for a third more time.")
 ]
 Check = Annotated[bool, typer.Option(help="Look at every training file before the first step.")]
+
+# The arguments that are fields of TrainingSettings.
+SETTINGS = (
+    "epochs",
+    "steps",
+    "batch",
+    "accumulate",
+    "learning_rate",
+    "precision",
+    "augment",
+    "threads",
+    "seed",
+)
 
 
 def adapt(
@@ -75,39 +92,7 @@ def adapt(
     Length and rate are those recommended for the task (docs/training.md) unless given. Stopped in any
     way, the same command goes on where it was.
     """
-    from sparsevit.commands.training_run import TrainingRun
-
-    TrainingRun(
-        "adapt",
-        checkpoint,
-        {
-            "path": dataset,
-            "format": format,
-            "train_split": train_split,
-            "search_split": search_split,
-        },
-        output,
-        {
-            "epochs": epochs,
-            "steps": steps,
-            "batch": batch,
-            "accumulate": accumulate,
-            "learning_rate": learning_rate,
-            "precision": precision,
-            "augment": augment,
-            "threads": threads,
-            "seed": seed,
-        },
-        score=score,
-        size=image_size(height, width),
-        crop=_crop(crop),
-        device=device,
-        resume=resume,
-        restart=restart,
-        frugal=activation_checkpointing,
-        check=check,
-        eval_every=eval_every,
-    ).train()
+    _train("adapt", locals())
 
 
 def finetune(
@@ -145,38 +130,30 @@ def finetune(
     Length and rate are those recommended for the task (docs/training.md) unless given. Stopped in any
     way, the same command goes on where it was.
     """
+    _train("finetune", locals())
+
+
+def _train(kind: Kind, given: Mapping[str, Any]) -> None:
+    """given: the arguments of the command by their names."""
     from sparsevit.commands.training_run import TrainingRun
 
+    splits = {name: given[name] for name in ("format", "train_split", "search_split")}
     TrainingRun(
-        "finetune",
-        checkpoint,
-        {
-            "path": dataset,
-            "format": format,
-            "train_split": train_split,
-            "search_split": search_split,
-        },
-        output,
-        {
-            "epochs": epochs,
-            "steps": steps,
-            "batch": batch,
-            "accumulate": accumulate,
-            "learning_rate": learning_rate,
-            "precision": precision,
-            "augment": augment,
-            "threads": threads,
-            "seed": seed,
-        },
-        config=config,
-        size=image_size(height, width),
-        crop=_crop(crop),
-        device=device,
-        resume=resume,
-        restart=restart,
-        frugal=activation_checkpointing,
-        check=check,
-        eval_every=eval_every,
+        kind,
+        given["checkpoint"],
+        {"path": given["dataset"]} | splits,
+        given["output"],
+        {name: given[name] for name in SETTINGS},
+        score=given.get("score"),
+        config=given.get("config"),
+        size=image_size(given["height"], given["width"]),
+        crop=_crop(given["crop"]),
+        device=given["device"],
+        resume=given["resume"],
+        restart=given["restart"],
+        frugal=given["activation_checkpointing"],
+        check=given["check"],
+        eval_every=given["eval_every"],
     ).train()
 
 

@@ -122,8 +122,8 @@ def _class_indices(folders: Sequence[str], names: Sequence[str], top: str) -> di
     if len(unknown) < len(folders):  # named like classes: the order of the others would be a guess
         raise DatasetError(
             f"the class folder {os.path.join(top, unknown[0])} is none of the model's "
-            f"{len(names)} classes ({', '.join(names[:SHOWN])}, ...), though other folders are: name "
-            "every folder like its class."
+            f"{len(names)} classes, though other folders are: name every folder like its class "
+            f"({', '.join(names[:SHOWN])}, ...)."
         )
     raise DatasetError(
         f"the class folder {os.path.join(top, unknown[0])} is none of the model's classes, and "
