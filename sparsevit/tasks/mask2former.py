@@ -10,13 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsevit.data.label_maps import IGNORED
-from sparsevit.data.preprocess import Preprocess
 from sparsevit.errors import ConfigError
-from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks import huggingface
-from sparsevit.tasks.base import check_class_names
-from sparsevit.tasks.foreign import ForeignCheckpoint, ForeignHead
-from sparsevit.tasks.semantic import MAX_CLASSES, SemanticModel, upsampled
+from sparsevit.tasks.semantic import upsampled
+from sparsevit.tasks.transformers_model import TransformersModel
 
 SETTINGS: dict[str, huggingface.Check] = {
     "feature_size": huggingface.MAX_WIDTH,
@@ -95,7 +92,7 @@ class Mask2FormerHead(nn.Module):
         return self.layers(features)[-1]
 
 
-class Mask2Former(SemanticModel):
+class Mask2Former(TransformersModel):
     """SparseSwin with the head of transformers' Mask2FormerForUniversalSegmentation.
 
     Its outputs are that model's class_queries_logits and masks_queries_logits. A class's score at a
@@ -103,24 +100,13 @@ class Mask2Former(SemanticModel):
     in the paper. Masks are upsampled to the labels' size first, as in the original code;
     transformers' post_process_semantic_segmentation goes through 384 x 384 pixels instead, and so
     gives slightly other maps.
-    settings: fields of Mask2FormerConfig (SETTINGS); what is left out is transformers' default.
     """
 
-    def __init__(
-        self,
-        backbone: SparseSwin,
-        class_names: Sequence[str],
-        settings: dict[str, Any] | None = None,
-        *,
-        preprocess: Preprocess | None = None,
-    ) -> None:
-        check_class_names(class_names, MAX_CLASSES)
-        self.settings = dict(settings or {})
-        huggingface.check_settings(self.settings, SETTINGS)
-        dims = [backbone.config.dims[stage] for stage in backbone.out_stages]
-        head = huggingface.built(lambda: Mask2FormerHead(self.settings, dims, len(class_names)))
-        super().__init__(backbone, head, preprocess or Preprocess())
-        self.class_names = tuple(class_names)
+    model_type = "mask2former"
+    fields = SETTINGS
+    head_class = Mask2FormerHead
+    head_names = NAMES
+    classifier, others = "class_predictor", 1
 
     def loss(self, images_BCHW: Tensor, targets: Sequence[np.ndarray]) -> Tensor:
         """transformers' criterion: queries are matched to the classes that occur in each image, and
@@ -169,38 +155,6 @@ class Mask2Former(SemanticModel):
         classes = outputs.classes[crop].float().softmax(-1)[:, :-1]
         masks = upsampled(outputs.masks[crop : crop + 1].float(), size)[0].sigmoid()
         return torch.einsum("qc,qhw->chw", classes, masks)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "task": self.task,
-            "model": "mask2former",
-            "class_names": list(self.class_names),
-            "settings": self.settings,
-        }
-
-    @classmethod
-    def from_description(
-        cls, backbone: SparseSwin, document: dict[str, Any], preprocess: Preprocess
-    ) -> Mask2Former:
-        return cls(backbone, document["class_names"], document["settings"], preprocess=preprocess)
-
-    @classmethod
-    def head_in(cls, checkpoint: ForeignCheckpoint) -> ForeignHead | None:
-        """A folder of transformers whose config.json is Mask2Former's."""
-        config = checkpoint.config or {}
-        if config.get("model_type") != "mask2former":
-            return None
-        settings = huggingface.settings_of(config, SETTINGS, checkpoint.name)
-        return ForeignHead(
-            description={
-                "task": cls.task,
-                "model": "mask2former",
-                "class_names": huggingface.class_names(checkpoint, "class_predictor", others=1),
-                "settings": settings,
-            },
-            names=NAMES,
-            out_stages=huggingface.out_stages(checkpoint),
-        )
 
 
 def _pixel_decoder(config: Any, dims: Sequence[int]) -> nn.Module:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsevit.data.preprocess import Preprocess
 from sparsevit.errors import ConfigError
-from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks import huggingface
-from sparsevit.tasks.base import check_class_names
-from sparsevit.tasks.foreign import ForeignCheckpoint, ForeignHead
-from sparsevit.tasks.semantic import MAX_CLASSES, SemanticModel, pixel_loss, stacked, upsampled
+from sparsevit.tasks.semantic import pixel_loss, stacked, upsampled
+from sparsevit.tasks.transformers_model import TransformersModel
 
 SETTINGS: dict[str, huggingface.Check] = {
     "hidden_size": huggingface.MAX_WIDTH,
@@ -51,29 +48,20 @@ class UperNetHead(nn.Module):
         return self.decode_head(list(features))
 
 
-class UperNet(SemanticModel):
+class UperNet(TransformersModel):
     """SparseSwin with the heads of transformers' UperNetForSemanticSegmentation.
 
     Upsampled to the image's size, bilinearly, its outputs are that model's logits; scores are
     upsampled to the labels' size at once. The auxiliary head runs in training only.
-    settings: fields of UperNetConfig (SETTINGS); what is left out is transformers' default.
     """
 
-    def __init__(
-        self,
-        backbone: SparseSwin,
-        class_names: Sequence[str],
-        settings: dict[str, Any] | None = None,
-        *,
-        preprocess: Preprocess | None = None,
-    ) -> None:
-        check_class_names(class_names, MAX_CLASSES)
-        self.settings = dict(settings or {})
-        huggingface.check_settings(self.settings, SETTINGS)
-        dims = [backbone.config.dims[stage] for stage in backbone.out_stages]
-        head = huggingface.built(lambda: UperNetHead(self.settings, dims, len(class_names)))
-        super().__init__(backbone, head, preprocess or Preprocess())
-        self.class_names = tuple(class_names)
+    model_type = "upernet"
+    fields = SETTINGS
+    head_class = UperNetHead
+    head_names: ClassVar[Mapping[str, str]] = {
+        f"head.{head}": head for head in ("decode_head.", "auxiliary_head.")
+    }
+    classifier = "decode_head.classifier"
 
     def loss(self, images_BCHW: Tensor, targets: Sequence[np.ndarray]) -> Tensor:
         """Mean cross entropy over the pixels that count, and in training .4 (auxiliary_loss_weight)
@@ -95,37 +83,3 @@ class UperNet(SemanticModel):
 
     def crop_scores(self, outputs: Tensor, crop: int, size: Sequence[int]) -> Tensor:
         return upsampled(outputs[crop : crop + 1].float(), size)[0]
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "task": self.task,
-            "model": "upernet",
-            "class_names": list(self.class_names),
-            "settings": self.settings,
-        }
-
-    @classmethod
-    def from_description(
-        cls, backbone: SparseSwin, document: dict[str, Any], preprocess: Preprocess
-    ) -> UperNet:
-        return cls(backbone, document["class_names"], document["settings"], preprocess=preprocess)
-
-    @classmethod
-    def head_in(cls, checkpoint: ForeignCheckpoint) -> ForeignHead | None:
-        """A folder of transformers whose config.json is UperNet's."""
-        config = checkpoint.config or {}
-        if config.get("model_type") != "upernet":
-            return None
-        settings = huggingface.settings_of(config, SETTINGS, checkpoint.name)
-        heads = ("decode_head.", "auxiliary_head.")
-        names = huggingface.class_names(checkpoint, "decode_head.classifier")
-        return ForeignHead(
-            description={
-                "task": cls.task,
-                "model": "upernet",
-                "class_names": names,
-                "settings": settings,
-            },
-            names={f"head.{head}": head for head in heads},
-            out_stages=huggingface.out_stages(checkpoint),
-        )
