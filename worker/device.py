@@ -16,22 +16,35 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, Protocol
 
 from sparsevit.errors import SparseViTError
-from worker.protocol import DEVICE_OUT_OF_MEMORY, INTERNAL, STORAGE_FULL, Channel, read_messages
+from worker.protocol import (
+    DEVICE_OUT_OF_MEMORY,
+    END_SLICE,
+    INTERNAL,
+    STORAGE_FULL,
+    Channel,
+    read_messages,
+)
 
 logger = logging.getLogger("worker.device")
 
 LONGEST_MESSAGE = 2000
 
 
-class Progress(Protocol):
+class Progress:
     """Called with what is done and what there is to do, of a training with its loss as well; it
-    also says that the unit has not hung."""
+    also says that the unit has not hung. ending: whether the worker is about to end, so that a unit
+    that others can go on with should stop where it is."""
 
-    def __call__(self, done: int, total: int, loss: float | None = None) -> None: ...
+    def __init__(self, channel: Channel, ending: Callable[[], bool]) -> None:
+        self._channel, self.ending = channel, ending
+
+    def __call__(self, done: int, total: int, loss: float | None = None) -> None:
+        message = {"event": "progress", "done": done, "total": total, "loss": loss}
+        self._channel.send(message)
 
 
 class Work(Protocol):
@@ -49,7 +62,8 @@ class Work(Protocol):
 
 def serve(work: Work) -> int:
     """Answer requests until stdin closes; returns the exit status."""
-    channel, requests = _take_over_pipes()
+    channel, incoming = _take_over_pipes()
+    requests, ending = _listen(incoming)
     # Ctrl-C reaches the whole terminal group: what then becomes of a unit is the worker's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -57,14 +71,12 @@ def serve(work: Work) -> int:
     except Exception as error:
         channel.send({"event": "error", "error": describe(error), "retry": False})
         return 1
+    report = Progress(channel, ending.is_set)
     while True:
-        _answer(work, requests.get(), channel)
+        _answer(work, requests.get(), channel, report)
 
 
-def _answer(work: Work, request: dict[str, Any], channel: Channel) -> None:
-    def report(done: int, total: int, loss: float | None = None) -> None:
-        channel.send({"event": "progress", "done": done, "total": total, "loss": loss})
-
+def _answer(work: Work, request: dict[str, Any], channel: Channel, report: Progress) -> None:
     try:
         channel.send({"event": "result", "result": work.run(request, report)})
         return
@@ -118,7 +130,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _take_over_pipes() -> tuple[Channel, queue.Queue[dict[str, Any]]]:
+def _take_over_pipes() -> tuple[Channel, BinaryIO]:
     """Keep stdin and stdout for the protocol alone; prints of libraries go to stderr instead."""
     incoming = os.fdopen(os.dup(0), "rb")
     channel = Channel(os.dup(1))
@@ -127,16 +139,25 @@ def _take_over_pipes() -> tuple[Channel, queue.Queue[dict[str, Any]]]:
     os.close(nothing)
     sys.stdout.flush()
     os.dup2(2, 1)
+    return channel, incoming
+
+
+def _listen(incoming: BinaryIO) -> tuple[queue.Queue[dict[str, Any]], threading.Event]:
+    """Read on while units run: what the worker asks for, and whether it is about to end."""
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
+    ending = threading.Event()
 
     def read() -> None:
         for request in read_messages(incoming):
-            requests.put(request)
+            if request.get("kind") == END_SLICE:
+                ending.set()
+            else:
+                requests.put(request)
         # The worker is gone: nobody is left to take a result, so a running unit ends here too.
         os._exit(0)
 
     threading.Thread(target=read, name="requests", daemon=True).start()
-    return channel, requests
+    return requests, ending
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from service.settings import Settings
 from worker import tasks
 from worker.app import add_tasks, consume, stop_consuming
 from worker.leases import Leases
-from worker.slot import DATABASE_AWAY, DRAIN_SECONDS, DeviceSlot
+from worker.slot import DATABASE_AWAY, SLICE_DRAIN_SECONDS, DeviceSlot
 from worker.supervisor import DeviceProcess, DeviceUnavailable
 from worker.sweep import Sweep
 
@@ -91,7 +91,7 @@ class Node:
                 consume(self._celery, self._name, self._device_model, self._stop)
         finally:
             self._stop()
-            slot.join(DRAIN_SECONDS + SEEN_SECONDS)
+            slot.join(SLICE_DRAIN_SECONDS + SEEN_SECONDS)
             self._process.kill()
             sweep.join(SEEN_SECONDS)
             self._say_goodbye()

@@ -3,6 +3,8 @@
 One JSON object a line, one unit at a time. The worker writes requests to the process's stdin:
 
     {"kind": "evaluate", "session": {...}, "payload": {...}}
+    {"kind": "end_slice"}     while it works: the worker is about to end, and a training may go on
+                              elsewhere from where it is now
 
 The process answers on its stdout, first of all with who it is:
 
@@ -22,6 +24,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+END_SLICE = "end_slice"
 DEVICE_PROCESS_DIED = "DEVICE_PROCESS_DIED"
 DEVICE_OUT_OF_MEMORY = "DEVICE_OUT_OF_MEMORY"
 STORAGE_FULL = "STORAGE_FULL"

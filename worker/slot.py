@@ -42,6 +42,9 @@ LOOK_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
 """A worker told to stop gives its unit so long to end before it gives the unit back."""
 
+SLICE_DRAIN_SECONDS = 12.0
+"""And a training so long to write a checkpoint: what it trained would be lost otherwise."""
+
 
 class DeviceSlot:
     """Runs the units of one device until it is stopped.
@@ -205,10 +208,10 @@ class _Watch:
         self._process = process
         self._every = heartbeat_seconds
         self._next = time.monotonic() + heartbeat_seconds
+        self._told = False
 
     def __call__(self) -> str | None:
-        stopped_at = self._slot.stopped_at
-        if stopped_at is not None and time.monotonic() - stopped_at > DRAIN_SECONDS:
+        if self._slot.stopped_at is not None and self._drained(self._slot.stopped_at):
             return "stop"
         if time.monotonic() < self._next:
             return None
@@ -220,6 +223,16 @@ class _Watch:
             logger.warning("no heartbeat, the database is away: %s", error.orig)
             return None
         return None if beat == "ok" else beat
+
+    def _drained(self, stopped_at: float) -> bool:
+        """Whether the unit's time to end is up."""
+        patience = DRAIN_SECONDS
+        if self._unit.kind in TRAINING_KINDS:
+            patience = SLICE_DRAIN_SECONDS
+            if not self._told:
+                self._told = True
+                self._process.end_slice()
+        return time.monotonic() - stopped_at > patience
 
     def _training(self) -> dict[str, Any] | None:
         """How far the slice is that the device process works on."""

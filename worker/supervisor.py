@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.protocol import DEVICE_PROCESS_DIED, UNIT_STALLED, encode, read_messages
+from worker.protocol import DEVICE_PROCESS_DIED, END_SLICE, UNIT_STALLED, encode, read_messages
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +181,10 @@ class DeviceProcess:
             if time.monotonic() > deadline:
                 self.kill()
                 return Failed(_stalled("make progress", self._stall_seconds), retry=True)
+
+    def end_slice(self) -> None:
+        """Tell a training that runs to end its slice where it is; any other unit does not listen."""
+        self._send({"kind": END_SLICE})
 
     def kill(self) -> None:
         """Kill the process and all it started, and wait until it is gone."""

@@ -39,11 +39,14 @@ def job_folder(root: Path, job_id: str) -> Path:
 def begin(folder: Path, store: ArtefactStore, checkpoint: str | None) -> tuple[Path, Path]:
     """Makes an attempt's folder with the checkpoint to go on from: the paths of checkpoint, weights.
 
-    Earlier attempts' folders go: a job trains one slice at a time, so whoever works in another one
-    lost the lease. Raises CheckpointError where the store lacks the checkpoint.
+    Earlier attempts' folders go: a job trains one slice at a time, so whoever works in one of these
+    lost the lease. Later ones stay: then it is this attempt that lost it.
+    Raises CheckpointError where the store lacks the checkpoint.
     """
-    remove(folder.parent)
     folder.mkdir(parents=True)
+    for other in folder.parent.iterdir():
+        if _order(other) < _order(folder):
+            remove(other)
     file = folder / CHECKPOINT
     if checkpoint is not None:
         try:
@@ -54,6 +57,11 @@ def begin(folder: Path, store: ArtefactStore, checkpoint: str | None) -> tuple[P
                 "workers need the same ARTIFACT_ROOT, and nobody else may remove files from it."
             ) from None
     return file, folder / WEIGHTS
+
+
+def _order(folder: Path) -> tuple[int, ...]:
+    """(unit, attempt), both of which rise."""
+    return tuple(int(part) for part in folder.name.split("-"))
 
 
 def keep(session: Session, store: ArtefactStore, folder: Path, result: Mapping[str, Any]) -> None:

@@ -74,9 +74,10 @@ def train(
     genes: Genes | None = None,
     seconds: float | None = None,
     progress: TrainingProgress | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
-    """Trains for up to `seconds` (None: to the end) from `checkpoint`, where that file is, and
-    writes it anew; once done, writes the weights.
+    """Trains for up to `seconds` (None: to the end), or until `enough`, asked after every step, from
+    `checkpoint`, where that file is, and writes it anew; once done, writes the weights.
 
     The session's own model is for evaluation, in the precision and mode of its input: training
     takes the weights afresh, in fp32. genes: the config that is fine-tuned.
@@ -96,6 +97,7 @@ def train(
             checkpoint=checkpoint,
             seconds=seconds,
             progress=progress,
+            enough=enough,
         )
     return {
         "step": made.step,

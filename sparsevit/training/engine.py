@@ -70,8 +70,10 @@ class Trainer:
         seconds: float | None = None,
         until: int | None = None,
         progress: Progress | None = None,
+        enough: Callable[[], bool] | None = None,
     ) -> None:
-        """Trains to the end, or until `seconds` are over (one step at least), or up to a step.
+        """Trains to the end, or until `seconds` are over (one step at least), or up to a step, or
+        until `enough`, which is asked after every step.
 
         The weights are new: a config measured with the old ones no longer applies to them.
         Raises ConfigError where the loss diverges, before the step that would ruin the weights.
@@ -81,7 +83,7 @@ class Trainer:
             self.model.weights_sha256 = None
             self.model.train()
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                self._steps(last, progress, lambda: self._over(begin, seconds))
+                self._steps(last, progress, lambda: self._over(begin, seconds, enough))
         if self.done and self.plan is not None:
             self.model.set_sparsity(self.plan.final)
             self.model.adapted = self.plan.adapted or self.model.adapted
@@ -182,10 +184,11 @@ class Trainer:
             return nullcontext()
         return loss_of.no_sync()
 
-    def _over(self, begin: float, seconds: float | None) -> bool:
-        if seconds is None:
+    def _over(self, begin: float, seconds: float | None, enough: Callable[[], bool] | None) -> bool:
+        if seconds is None and enough is None:
             return False
-        return self.processes.agree(time.monotonic() - begin >= seconds)
+        late = seconds is not None and time.monotonic() - begin >= seconds
+        return self.processes.agree(late or (enough is not None and enough()))
 
     def _check(self) -> None:
         check_precision(self.settings.precision, self.device)

@@ -39,9 +39,10 @@ def train_slice(
     checkpoint: Path,
     seconds: float | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Slice:
     """Trains from `checkpoint`, where that file is, to the end or until `seconds` are over (one step
-    at least), and writes the checkpoint anew.
+    at least), or `enough`, asked after every step, says so, and writes the checkpoint anew.
 
     kind: "adapt", a fresh config ranked by `score` at every step; "finetune", all at `sparsity`.
     Once done the model has its final weights, in eval mode: adapted ones are dense.
@@ -49,7 +50,7 @@ def train_slice(
     Raises ConfigError where the checkpoint is of another training, or the loss diverges.
     """
     trainer = SlicedTraining(model, dataset, kind, settings, score, sparsity, size, checkpoint)
-    return trainer.run(seconds=seconds, progress=progress)
+    return trainer.run(seconds=seconds, progress=progress, enough=enough)
 
 
 class SlicedTraining:
@@ -79,10 +80,11 @@ class SlicedTraining:
         seconds: float | None = None,
         until: int | None = None,
         progress: Callable[[int, int, float], None] | None = None,
+        enough: Callable[[], bool] | None = None,
     ) -> Slice:
-        """One slice: until `seconds` are over, up to a step, or to the end."""
+        """One slice: until `seconds` are over, up to a step, until `enough`, or to the end."""
         trainer, before = self.trainer, self.trainer.step
-        trainer.run(seconds, until, progress)
+        trainer.run(seconds, until, progress, enough)
         if trainer.processes.first and (trainer.step > before or not self.checkpoint.exists()):
             write_checkpoint(self.checkpoint, trainer.state(), self.facts)
         trainer.processes.wait()

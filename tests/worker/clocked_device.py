@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sparsevit.latency import meter
+from sparsevit.latency.memory import limit_memory
 from tests.oracles import import_torchvision
 from worker.device import serve
 from worker.runners import SessionWork
@@ -20,7 +21,13 @@ MEASURE_SECONDS = 3.0
 
 
 class ClockedWork(SessionWork):
-    """Measures for a few seconds only."""
+    """Measures for a few seconds only. FAKE_MEMORY_MB=N on the command line: with so much memory."""
+
+    def hello(self) -> dict[str, Any]:
+        said = super().hello()
+        for option in sys.argv[1:]:
+            limit_memory(int(option.removeprefix("FAKE_MEMORY_MB=")) * 2**20)
+        return said
 
     def _open(self, arguments: Mapping[str, Any]) -> Session:
         session = super()._open(arguments)

@@ -148,6 +148,20 @@ def test_what_a_stale_attempt_wrote_takes_no_place(
     assert lab.files == {made["checkpoint"]}
 
 
+def test_an_attempt_that_wakes_up_late_leaves_the_next_one_its_files(
+    lab: Lab, new_training: Callable[[], Job]
+) -> None:
+    job = new_training()
+    stale = lab.work(until=UnitKind.ADAPT)  # and stopped before it began
+    assert lab.leases.release(stale)
+    fresh = lab.leases.claim(MODEL, "CPU-1")
+    made = lab.result(fresh)
+    lab.result(stale)
+    assert [folder.name for folder in lab.folders(job)] == [f"{stale.id}-1", f"{fresh.id}-2"]
+    lab.leases.leave(stale)
+    assert lab.leases.finish(fresh, made)
+
+
 def test_a_result_whose_file_is_gone_is_no_result(
     lab: Lab, new_training: Callable[[], Job]
 ) -> None:

@@ -18,9 +18,9 @@ from worker.warm import WarmSessions
 
 if TYPE_CHECKING:
     from sparsevit.search.steps import Session
+    from worker.device import Progress
 
-Report = Callable[..., None]
-Runner = Callable[["Session", Mapping[str, Any], Report], dict[str, Any]]
+Runner = Callable[["Session", Mapping[str, Any], "Progress"], dict[str, Any]]
 
 RUNNERS: dict[str, Runner] = {
     "inspect": inspect.run,
@@ -59,7 +59,7 @@ class SessionWork:
         }
         return {"device": device_facts(self._device), "versions": versions}
 
-    def run(self, request: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    def run(self, request: Mapping[str, Any], report: Progress) -> dict[str, Any]:
         """Run one unit in the session it names. Raises SparseViTError."""
         arguments = request["session"]
         check_files(arguments["files"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,10 @@ from worker import training_files
 
 if TYPE_CHECKING:
     from sparsevit.search.steps import Session
+    from worker.device import Progress
 
-Report = Callable[..., None]
 
-
-def adapt(session: Session, payload: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def adapt(session: Session, payload: Mapping[str, Any], report: Progress) -> dict[str, Any]:
     """Payload of `slices.first_slice`, plus "folder", "seconds" and "artifact_root".
 
     Returns {"step", "steps", "loss", "done", "checkpoint", "weights"}, the last two as the SHA-256
@@ -24,13 +23,13 @@ def adapt(session: Session, payload: Mapping[str, Any], report: Report) -> dict[
     return _train(session, "adapt", payload, report)
 
 
-def finetune(session: Session, payload: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def finetune(session: Session, payload: Mapping[str, Any], report: Progress) -> dict[str, Any]:
     """As `adapt`; the payload has the winner's "genes" as well."""
     return _train(session, "finetune", payload, report)
 
 
 def _train(
-    session: Session, kind: str, payload: Mapping[str, Any], report: Report
+    session: Session, kind: str, payload: Mapping[str, Any], report: Progress
 ) -> dict[str, Any]:
     from sparsevit.search.training import train
     from sparsevit.tasks.files import sha256_file
@@ -49,5 +48,6 @@ def _train(
         genes=None if genes is None else tuple(genes),
         seconds=payload["seconds"],
         progress=report,
+        enough=report.ending,
     )
     return {**made, "checkpoint": None if made["done"] else sha256_file(checkpoint)}

@@ -56,6 +56,13 @@ def test_slices_of_one_step_give_the_weights_of_one_piece(kind: str, tmp_path: P
         assert model.backbone.sparsity == SPARSITY
 
 
+def test_a_slice_ends_where_it_is_told_to(tmp_path: Path) -> None:
+    answers = iter([False, True])
+    made = slice_of(small_model(), tmp_path / "training.pt", enough=lambda: next(answers))
+    assert (made.step, made.done) == (2, False)
+    assert slice_of(small_model(), tmp_path / "training.pt", enough=lambda: True).step == 3
+
+
 def test_a_training_that_is_done_is_not_begun_again(tmp_path: Path) -> None:
     first, again = small_model(), small_model()
     done = slice_of(first, tmp_path / "training.pt")
