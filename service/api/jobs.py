@@ -18,7 +18,7 @@ from service.api.objects import (
     job_summary,
 )
 from service.api.plain import listing
-from service.api.responses import job_response, problems
+from service.api.responses import UNCHANGED, job_response, problems
 from service.domain.records import evaluation_id
 from service.domain.status import JobStatus
 
@@ -52,7 +52,7 @@ def list_jobs(
 @router.get(
     "/jobs/{job_id}",
     response_model=JobObject,
-    responses={304: {"description": "not changed since If-None-Match"}, **problems(404)},
+    responses={**UNCHANGED, **problems(404)},
     dependencies=[Depends(only_query())],
     summary="Get a job",
 )

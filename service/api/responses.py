@@ -22,6 +22,9 @@ PIECE_BYTES = 1 << 20
 
 Responses = dict[int | str, dict[str, Any]]
 
+UNCHANGED: Responses = {304: {"description": "not changed since If-None-Match"}}
+"""The `responses` entry of a route whose answers have an ETag."""
+
 
 def problems(*statuses: int) -> Responses:
     """The `responses` entries of a route's possible problems, for the API's description.

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from service.api.auth import Caller
 from service.api.context import Context, context, only_query
 from service.api.objects import FrontObject
-from service.api.responses import document_response, file_response, pretty, problems
+from service.api.responses import UNCHANGED, document_response, file_response, pretty, problems
 from service.db.artefacts import WEIGHTS_SUFFIX
 from service.domain.errors import (
     NoFeasibleConfig,
@@ -35,7 +35,11 @@ PNG: dict[str, Any] = {"content": {"image/png": {}}, "description": "the plot"}
 
 @router.get(
     "/config",
-    responses={200: {"description": "the best config JSON, as a download"}, **problems(404, 409)},
+    responses={
+        200: {"description": "the best config JSON, as a download"},
+        **UNCHANGED,
+        **problems(404, 409),
+    },
     dependencies=[Depends(only_query())],
     summary="Download the best config",
 )
@@ -56,6 +60,7 @@ def get_config(request: Request, owner: Caller, parts: Parts, job_id: str) -> Re
             "content": {"application/octet-stream": {}},
             "description": "the weights as safetensors, as a download",
         },
+        **UNCHANGED,
         **problems(404, 409),
     },
     dependencies=[Depends(only_query())],
@@ -89,6 +94,7 @@ def get_weights(request: Request, owner: Caller, parts: Parts, job_id: str) -> R
     response_model=FrontObject,
     responses={
         200: {"content": {"text/csv": {}, "image/png": {}}, "description": "the front"},
+        **UNCHANGED,
         **problems(404, 409),
     },
     dependencies=[Depends(only_query("format"))],
@@ -122,7 +128,7 @@ def get_pareto(
 @router.get(
     "/windows.png",
     response_class=Response,
-    responses={200: PNG, **problems(404, 409)},
+    responses={200: PNG, **UNCHANGED, **problems(404, 409)},
     dependencies=[Depends(only_query())],
     summary="Get the window map",
 )
@@ -134,7 +140,7 @@ def get_windows(request: Request, owner: Caller, parts: Parts, job_id: str) -> R
 @router.get(
     "/latency.png",
     response_class=Response,
-    responses={200: PNG, **problems(404, 409)},
+    responses={200: PNG, **UNCHANGED, **problems(404, 409)},
     dependencies=[Depends(only_query())],
     summary="Get the latency map's residuals",
 )
@@ -145,7 +151,7 @@ def get_latency(request: Request, owner: Caller, parts: Parts, job_id: str) -> R
 
 @router.get(
     "/receipts/{receipt_id}",
-    responses={200: {"description": "the receipt"}, **problems(404)},
+    responses={200: {"description": "the receipt"}, **UNCHANGED, **problems(404)},
     dependencies=[Depends(only_query())],
     summary="Get a latency receipt",
 )

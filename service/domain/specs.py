@@ -52,7 +52,7 @@ class DatasetSpec(Strict):
     """The images and annotations a search runs on."""
 
     path: PathText = Field(
-        description='Folder or file under an allow-listed root, or "builtin:digits".'
+        description='Folder under an allow-listed root, or "builtin:digits".'
     )
     format: FormatName | None = Field(
         default=None,

@@ -56,6 +56,8 @@ def test_the_description_names_bodies_answers_and_problems(api: Api) -> None:
         JobObject.model_fields
     )
     assert post["security"]
+    for path in ("", "/config", "/weights", "/pareto", "/windows.png", "/latency.png"):
+        assert "304" in document["paths"][f"/jobs/{{job_id}}{path}"]["get"]["responses"]
 
 
 def test_the_examples_in_the_description_are_accepted(api: Api) -> None:
