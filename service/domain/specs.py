@@ -51,9 +51,7 @@ class Strict(BaseModel):
 class DatasetSpec(Strict):
     """The images and annotations a search runs on."""
 
-    path: PathText = Field(
-        description='Folder under an allow-listed root, or "builtin:digits".'
-    )
+    path: PathText = Field(description='Folder under an allow-listed root, or "builtin:digits".')
     format: FormatName | None = Field(
         default=None,
         description="Layout of the folder, a reader of the task: imagefolder for classification; "
