@@ -37,12 +37,17 @@ def evaluate(
     batch: int = EVALUATION_BATCH,
     progress: Progress | None = None,
 ) -> list[list[State]]:
-    """Metric states [candidate][batch of images] of every candidate on the given images."""
+    """Metric states [candidate][batch of images] of every candidate on the given images.
+
+    Where preprocessing slides a window the crops of one image are a batch: those of many would need
+    the memory of a batch many times as large.
+    """
+    sliding = model.preprocess.slide is not None
     weight = next(model.parameters())
     states: list[list[State]] = [[] for _ in candidates]
     done = 0
-    for images, targets in read_ahead(dataset, indices, batch):
-        if model.preprocess.slide is not None:
+    for images, targets in read_ahead(dataset, indices, 1 if sliding else batch):
+        if sliding:
             check_sliding(images, targets)
         x = model.preprocess(images).to(weight.device, weight.dtype)
         for members, outputs in run_trie(model, candidates, get_score(score), x):

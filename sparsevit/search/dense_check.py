@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sparsevit import metrics
+from sparsevit.data.base import spread
 from sparsevit.errors import ConfigError, DenseMetricMismatch
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ def check_dense_metric(session: Session) -> dict[str, Any] | None:
     if not 0 <= expected <= 1:
         raise ConfigError(f"expected_dense_metric is {expected!r}; it is a share from 0 to 1.")
     images = min(IMAGES, len(data))
-    indices = [int((i + 0.5) * len(data) / images) for i in range(images)]
     metric = session.model.metric
-    (states,) = session.states(data, [(0,) * sum(session.pairs)], indices)
+    (states,) = session.states(data, [(0,) * sum(session.pairs)], spread(len(data), images))
     value = metrics.value(metrics.merge(states, metric), metric)
     low, high = metrics.interval(states, metric)
     if abs(value - expected) > max(TOLERANCE, high - low):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import typer
+from click.testing import Result
 from sqlalchemy import Engine, text
+from typer.testing import CliRunner
 
+from service.commands import progress, register
 from service.db.jobs import JobRepository
 from service.db.models import Base
 from service.db.session import make_engine, session_scope
 from service.domain.records import new_job_id
 from tests.service.api_server import Api, running_api
 
+Command = Callable[..., Result]
 REQUEST = {"checkpoint": "builtin:digits", "dataset": "builtin:digits"}
 
 
@@ -61,3 +66,14 @@ def api(module_api: Api) -> Api:
     """The module's API, every table but the keys' empty."""
     module_api.empty()
     return module_api
+
+
+@pytest.fixture
+def run(api: Api, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command as ann."""
+    monkeypatch.setenv("SPARSEVIT_URL", api.url)
+    monkeypatch.setenv("SPARSEVIT_KEY", api.key)
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.05)
+    app = typer.Typer()
+    register(app)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))

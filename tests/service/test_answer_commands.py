@@ -10,19 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import typer
-from click.testing import Result
 from sqlalchemy import text
-from typer.testing import CliRunner
 
-from service.commands import progress, register
 from service.commands.answers import accuracy_text, input_text, padding_text, share_text
 from service.db.session import session_scope
 from tests.service.api_server import Api
+from tests.service.conftest import Command
 from tests.service.figures import Lab, summary
 from tests.service.test_api_jobs import submit
 
-Command = Callable[..., Result]
 DIGITS = ("builtin:digits", "builtin:digits")
 SEARCH = ("search", *DIGITS, "--dry-run", "--latency")
 CALIBRATE = ("calibrate", "builtin:digits", "builtin:digits")
@@ -34,17 +30,6 @@ def lab(api: Api) -> Lab:
     lab = Lab(api)
     lab.register()
     return lab
-
-
-@pytest.fixture
-def run(api: Api, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command as ann."""
-    monkeypatch.setenv("SPARSEVIT_URL", api.url)
-    monkeypatch.setenv("SPARSEVIT_KEY", api.key)
-    monkeypatch.setattr(progress, "POLL_SECONDS", 0.05)
-    app = typer.Typer()
-    register(app)
-    return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
 @contextmanager

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
-from click.testing import Result
-from typer.testing import CliRunner
 
-from service.commands import progress, register
 from service.db.artefacts import WEIGHTS_SUFFIX
 from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from tests.service.api_server import Api
+from tests.service.conftest import Command
 from tests.service.test_api_jobs import submit
 
-Command = Callable[..., Result]
 SEARCH = ("search", "builtin:digits", "builtin:digits", "--latency", "60%")
-
-
-@pytest.fixture
-def run(api: Api, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command as ann."""
-    monkeypatch.setenv("SPARSEVIT_URL", api.url)
-    monkeypatch.setenv("SPARSEVIT_KEY", api.key)
-    monkeypatch.setattr(progress, "POLL_SECONDS", 0.05)
-    app = typer.Typer()
-    register(app)
-    return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
 def end(api: Api, job_id: str, source: str) -> bytes:

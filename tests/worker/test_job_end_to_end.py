@@ -5,7 +5,6 @@ Small images and few of them: what is shown is that a job gets through, not what
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
 from service.domain.records import Job
 from service.domain.status import EvaluationState, JobStatus
+from tests.sparsevit.checkpoints.damage import Canary
 from tests.worker.conftest import Database, NewJob, WorkerProcess, wait_until
 
 StartWorker = Callable[..., WorkerProcess]
@@ -33,16 +33,6 @@ SMALL: dict[str, Any] = {
     # Any latency is within it: what is shown must not depend on how busy this machine is.
     "latency_budget_ms": 60_000.0,
 }
-
-
-class Canary:
-    """Unpickling this runs a command."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch {self.path}",)
 
 
 @pytest.fixture(autouse=True)

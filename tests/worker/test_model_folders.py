@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,8 @@ from safetensors.torch import save_file
 
 from service.client import Client, RemoteError
 from tests.service.api_server import Api
+from tests.sparsevit.checkpoints.damage import Canary
 from tests.worker.conftest import WorkerProcess
-
-
-class Canary:
-    """Unpickling this runs a command."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch {self.path}",)
 
 
 @pytest.fixture(autouse=True)

@@ -106,7 +106,11 @@ class InMemory:
 def test_the_evaluator_slides_too() -> None:
     segmenter, data = model(), InMemory()
     dense, sparse = [(0, 0), (8, 8)]
+    most: list[int] = []
+    segmenter.backbone.patch_embed.register_forward_pre_hook(lambda _, x: most.append(len(x[0])))
     found = evaluate(segmenter, [dense, sparse], "l2", data, range(len(SIZES)), batch=4)
+    # However many images a batch has: one image's crops are a forward.
+    assert most == [len(segmenter.preprocess.corners(*size)) for size in SIZES]
     alone = evaluate(segmenter, [dense], "l2", data, range(len(SIZES)), batch=1)
     values = [metrics.merge(states, segmenter.metric) for states in (*found, *alone)]
     assert values[0] == values[2] != values[1]

@@ -18,6 +18,7 @@ from sparsevit.training.adapt import adapt
 from sparsevit.training.finetune import finetune
 from sparsevit.training.plan import adaptation
 from sparsevit.training.slices import Slice, train_slice
+from tests.sparsevit.checkpoints.damage import Canary
 from tests.sparsevit.training.program import SAVED_EVERY, STEPS, undisturbed
 from tests.sparsevit.training.small import SETTINGS, SIZE, Canvases, digest, small_model
 
@@ -142,18 +143,13 @@ def test_reading_threads_do_not_matter(tmp_path: Path) -> None:
     assert digest(one) == digest(many)
 
 
-class Canary:
-    def __reduce__(self):
-        return (os.mkdir, ("canary",))
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"format": "sparsevit-training-1", "state": Canary()}, tmp_path / "training.pt")
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    canary = Canary(tmp_path / "canary")
+    torch.save({"format": "sparsevit-training-1", "state": canary}, tmp_path / "training.pt")
     with pytest.raises(CheckpointUnsafe):
         slice_of(small_model(), tmp_path / "training.pt")
-    (tmp_path / "training.pt").write_bytes(pickle.dumps(Canary()))
+    (tmp_path / "training.pt").write_bytes(pickle.dumps(canary))
     with pytest.raises((CheckpointUnsafe, CheckpointCorrupt)):
         slice_of(small_model(), tmp_path / "training.pt")
     assert not (tmp_path / "canary").exists()
