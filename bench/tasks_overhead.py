@@ -1,7 +1,9 @@
 """What the task layer costs: evaluation beside a plain loop around the same model.
 
-Both read the same images, preprocess them, run the dense model and count what is right; they take
-turns, and the overhead is the median of the rounds' ratios of process time.
+Both preprocess the same images, run the dense model and count what is right; they take turns, and the
+overhead is the median of the rounds' ratios. Of process time, with images that were read before:
+threads that read ahead share caches with the computation, so process time would grow without more
+work. Of wall-clock time, with reading: what a user waits for.
 """
 
 from __future__ import annotations
@@ -46,8 +48,25 @@ class Pictures:
         return ()
 
 
+class Read:
+    """A data set that was read before."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.samples = [dataset.sample(index) for index in range(len(dataset))]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample(self, index: int) -> Any:
+        return self.samples[index]
+
+    def files(self, index: int) -> Any:
+        return self.dataset.files(index)
+
+
 class Timed:
-    """A data set that adds up the time spent in reading it."""
+    """A data set that adds up the thread time spent in reading it."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.seconds = dataset, 0.0
@@ -85,46 +104,55 @@ def overhead(images: int) -> tuple[dict[str, Any], list[Check]]:
     }
     results, checks, rows = {}, [], []
     for name, (model, dataset, plain) in cases.items():
-        found = compare(model, dataset, plain)
+        found = {
+            "work": compare(model, Read(dataset), plain, time.process_time),
+            "wall": compare(model, dataset, plain, time.perf_counter),
+            "reading": reading(model, dataset),
+        }
         results[name] = found
-        rows.append([name, *(f"{found[key]:.1%}" for key in ("overhead", "wall", "reading"))])
-        checks.append(Check(f"{name}: overhead", found["overhead"], MOST_OVERHEAD, at_most=True))
+        rows.append([name, *(f"{share:.1%}" for share in found.values())])
+        for key, text in (("work", "process time"), ("wall", "wall clock")):
+            checks.append(Check(f"{name}: {text}", found[key], MOST_OVERHEAD, at_most=True))
     print(f"\nEvaluation of the dense model on {images} images beside a plain loop")
-    print(table(["task", "overhead, process time", "overhead, wall clock", "reading images"], rows))
+    head = ["task", "process time, read before", "wall clock, with reading", "share of reading"]
+    print(table(head, rows))
     return results, checks
 
 
-def compare(model: TaskModel, dataset: Dataset, plain: Callable[..., float]) -> dict[str, float]:
-    genes = (0,) * sum(model.backbone.config.pairs)
-    timed = Timed(dataset)
-
-    def ours() -> float:
-        (states,) = evaluate(model, [genes], "variance", timed, range(len(dataset)))
-        return float(np.sum([_right(state) for state in states]))
-
+def compare(
+    model: TaskModel, dataset: Dataset, plain: Callable[..., float], clock: Callable[[], float]
+) -> float:
+    """By what share evaluation takes longer than the plain loop, by `clock`."""
+    runs = {"ours": lambda: evaluated(model, dataset), "plain": lambda: plain(model, dataset)}
     warm = Subset(dataset, range(min(EVALUATION_BATCH, len(dataset))))
-    plain(model, warm), ours()
-    timed.seconds, ratios, walls, shares = 0.0, [], [], []
+    plain(model, warm), evaluated(model, warm)
+    ratios = []
     for number in range(ROUNDS):
-        turns = [("ours", ours), ("plain", lambda: plain(model, dataset))]
-        cpu, wall, right = {}, {}, {}
-        timed.seconds = 0.0
-        for name, run in turns[:: 1 if number % 2 else -1]:
-            begin, start = time.process_time(), time.perf_counter()
-            right[name] = run()
-            cpu[name], wall[name] = time.process_time() - begin, time.perf_counter() - start
+        seconds, right = {}, {}
+        for name in list(runs)[:: 1 if number % 2 else -1]:
+            start = clock()
+            right[name] = runs[name]()
+            seconds[name] = clock() - start
         if right["ours"] != right["plain"]:
             raise RuntimeError(
                 f"evaluation counts {right['ours']} right, the loop {right['plain']}."
             )
-        ratios.append(cpu["ours"] / cpu["plain"] - 1)
-        walls.append(wall["ours"] / wall["plain"] - 1)
-        shares.append(timed.seconds / cpu["ours"])
-    return {
-        "overhead": float(np.median(ratios)),
-        "wall": float(np.median(walls)),
-        "reading": float(np.median(shares)),
-    }
+        ratios.append(seconds["ours"] / seconds["plain"] - 1)
+    return float(np.median(ratios))
+
+
+def reading(model: TaskModel, dataset: Dataset) -> float:
+    """Thread time of reading as a share of an evaluation's process time."""
+    timed, start = Timed(dataset), time.process_time()
+    evaluated(model, timed)
+    return timed.seconds / (time.process_time() - start)
+
+
+def evaluated(model: TaskModel, dataset: Dataset) -> float:
+    """Hits of the dense model by the task layer."""
+    genes = (0,) * sum(model.backbone.config.pairs)
+    (states,) = evaluate(model, [genes], "variance", dataset, range(len(dataset)))
+    return float(np.sum([_right(state) for state in states]))
 
 
 def _right(state: list[Any]) -> int:
