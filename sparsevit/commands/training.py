@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sparsevit.commands.common import Checkpoint, DataSet, Format, Height, Width, image_size
-
-if TYPE_CHECKING:
-    from sparsevit.training.settings import Kind
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the weights are written.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the data set.")]
@@ -46,62 +45,12 @@ Frugal = Annotated[
 ]
 Check = Annotated[bool, typer.Option(help="Look at every training file before the first step.")]
 
-# The arguments that are fields of TrainingSettings.
-SETTINGS = (
-    "epochs",
-    "steps",
-    "batch",
-    "accumulate",
-    "learning_rate",
-    "precision",
-    "augment",
-    "threads",
-    "seed",
-)
+Arguments = dict[str, Any]
 
 
-def adapt(
+def _arguments(
     checkpoint: Checkpoint,
     dataset: DataSet,
-    output: Output,
-    epochs: Epochs = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    accumulate: Accumulate = None,
-    learning_rate: Rate = None,
-    precision: Precision = None,
-    score: Annotated[str | None, typer.Option(help="Window score; default: the library's.")] = None,
-    height: Height = None,
-    width: Width = None,
-    crop: Crop = None,
-    format: Format = None,
-    train_split: TrainSplit = "train",
-    search_split: SearchSplit = "val",
-    eval_every: EvalEvery = None,
-    augment: Augment = None,
-    threads: Threads = None,
-    seed: Seed = None,
-    device: Device = "cpu",
-    resume: Resume = None,
-    restart: Restart = False,
-    activation_checkpointing: Frugal = False,
-    check: Check = True,
-) -> None:
-    """Sparsity-aware adaptation: one set of weights that serves every config.
-
-    Length and rate are those recommended for the task (docs/training.md) unless given. Stopped in any
-    way, the same command goes on where it was.
-    """
-    _train("adapt", locals())
-
-
-def finetune(
-    checkpoint: Checkpoint,
-    dataset: DataSet,
-    config: Annotated[
-        Path,
-        typer.Option(exists=True, dir_okay=False, help="best.json, or a file with `sparsity`."),
-    ],
     output: Output,
     epochs: Epochs = None,
     steps: Steps = None,
@@ -124,37 +73,37 @@ def finetune(
     restart: Restart = False,
     activation_checkpointing: Frugal = False,
     check: Check = True,
-) -> None:
-    """Fine-tunes the weights for one config; it writes new weights and a config bound to them.
-
-    Length and rate are those recommended for the task (docs/training.md) unless given. Stopped in any
-    way, the same command goes on where it was.
-    """
-    _train("finetune", locals())
-
-
-def _train(kind: Kind, given: Mapping[str, Any]) -> None:
-    """given: the arguments of the command by their names."""
-    from sparsevit.commands.training_run import TrainingRun
-
-    splits = {name: given[name] for name in ("format", "train_split", "search_split")}
-    TrainingRun(
-        kind,
-        given["checkpoint"],
-        {"path": given["dataset"]} | splits,
-        given["output"],
-        {name: given[name] for name in SETTINGS},
-        score=given.get("score"),
-        config=given.get("config"),
-        size=image_size(given["height"], given["width"]),
-        crop=_crop(given["crop"]),
-        device=given["device"],
-        resume=given["resume"],
-        restart=given["restart"],
-        frugal=given["activation_checkpointing"],
-        check=given["check"],
-        eval_every=given["eval_every"],
-    ).train()
+) -> Arguments:
+    """The options of both commands as arguments of a TrainingRun."""
+    return {
+        "checkpoint": checkpoint,
+        "dataset": {
+            "path": dataset,
+            "format": format,
+            "train_split": train_split,
+            "search_split": search_split,
+        },
+        "output": output,
+        "settings": {
+            "epochs": epochs,
+            "steps": steps,
+            "batch": batch,
+            "accumulate": accumulate,
+            "learning_rate": learning_rate,
+            "precision": precision,
+            "augment": augment,
+            "threads": threads,
+            "seed": seed,
+        },
+        "size": image_size(height, width),
+        "crop": _crop(crop),
+        "device": device,
+        "resume": resume,
+        "restart": restart,
+        "frugal": activation_checkpointing,
+        "check": check,
+        "eval_every": eval_every,
+    }
 
 
 def _crop(text: str | None) -> tuple[int, int] | None:
@@ -164,3 +113,52 @@ def _crop(text: str | None) -> tuple[int, int] | None:
     if found is None:
         raise typer.BadParameter(f"--crop is HEIGHTxWIDTH in pixels, such as 512x1024, not {text}")
     return int(found[1]), int(found[2])
+
+
+def _with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `_arguments` after its own; it is given what they make."""
+    shared = signature(_arguments, eval_str=True).parameters
+    _, *own = signature(command, eval_str=True).parameters.values()
+
+    @wraps(command)
+    def taking_all(**given: Any) -> None:
+        arguments = _arguments(**{name: given.pop(name) for name in shared})
+        command(arguments, **given)
+
+    # What typer reads. Keywords, since a required option may come after one with a default.
+    options = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (*own, *shared.values())]
+    taking_all.__signature__ = signature(taking_all).replace(parameters=options)
+    return taking_all
+
+
+@_with_shared_options
+def adapt(
+    arguments: Arguments,
+    score: Annotated[str | None, typer.Option(help="Window score; default: the library's.")] = None,
+) -> None:
+    """Sparsity-aware adaptation: one set of weights that serves every config.
+
+    Length and rate are those recommended for the task (docs/training.md) unless given. Stopped in any
+    way, the same command goes on where it was.
+    """
+    from sparsevit.commands.training_run import TrainingRun
+
+    TrainingRun("adapt", **arguments, score=score).train()
+
+
+@_with_shared_options
+def finetune(
+    arguments: Arguments,
+    config: Annotated[
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="best.json, or a file with `sparsity`."),
+    ],
+) -> None:
+    """Fine-tunes the weights for one config; it writes new weights and a config bound to them.
+
+    Length and rate are those recommended for the task (docs/training.md) unless given. Stopped in any
+    way, the same command goes on where it was.
+    """
+    from sparsevit.commands.training_run import TrainingRun
+
+    TrainingRun("finetune", **arguments, config=config).train()
