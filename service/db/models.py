@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -101,7 +102,7 @@ class JobRow(Base):
 
 
 class UnitRow(Base):
-    """A leased piece of a job's work; -1 where a kind has no generation or shard."""
+    """A leased piece of a job's work; -1 where a kind has no generation or shard, or does all of it."""
 
     __tablename__ = "units"
 
@@ -110,6 +111,7 @@ class UnitRow(Base):
     kind: Mapped[str]
     generation: Mapped[int] = mapped_column(server_default="-1")
     shard: Mapped[int] = mapped_column(server_default="-1")
+    part: Mapped[int] = mapped_column(server_default="-1")
     payload: Mapped[Document] = mapped_column(JSON)
     state: Mapped[str]
     attempt: Mapped[int] = mapped_column(server_default="0")
@@ -125,7 +127,10 @@ class UnitRow(Base):
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        UniqueConstraint("job_id", "kind", "generation", "shard"),
+        UniqueConstraint(
+            *("job_id", "kind", "generation", "shard", "part"),
+            name="uq_units_job_id_kind_generation_shard",
+        ),
         Index(None, "job_id", "started_at"),
         Index("ix_units_pending", "id", postgresql_where=text("state = 'pending'")),
         Index("ix_units_leased", "lease_until", postgresql_where=text("state = 'leased'")),
@@ -147,6 +152,7 @@ class EvaluationRow(Base):
     metric: Mapped[float | None] = mapped_column(Float(53))
     metric_interval: Mapped[list[float] | None] = mapped_column(JSONB(none_as_null=True))
     latency_ms: Mapped[float] = mapped_column(Float(53))
+    error: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     finished_at: Mapped[datetime | None]
 
@@ -154,6 +160,22 @@ class EvaluationRow(Base):
         UniqueConstraint("job_id", "config_key"),
         UniqueConstraint("job_id", "generation", "position"),
     )
+
+
+class EvaluationCacheRow(Base):
+    """What a device answered for one config on one shard, for later jobs of the same owner.
+
+    key: SHA-256 of all that the answer depends on, 32 bytes; see worker.reuse.
+    """
+
+    __tablename__ = "evaluation_cache"
+
+    key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    owner: Mapped[str]
+    states: Mapped[Any] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+    __table_args__ = (Index(None, "created_at"),)
 
 
 class ReceiptRow(Base):

@@ -113,7 +113,8 @@ class DryRun:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One leased piece of a job's work.
+    """One leased piece of a job's work. `part` numbers the pieces of a shard that was taken apart;
+    -1: all of it.
 
     `attempt` is the fencing token: it grows with every claim, and a write that names an older one
     is refused. `failures` counts the attempts that were lost or failed. `device` is the device
@@ -125,6 +126,7 @@ class Unit:
     kind: UnitKind
     generation: int
     shard: int
+    part: int
     payload: Json
     state: UnitState
     attempt: int
@@ -143,7 +145,7 @@ class Unit:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """One candidate of a job. `latency_ms` is the map's prediction; `position` its place in the
-    order of proposal within the generation."""
+    order of proposal within the generation; `error` {"code", "message"} why it failed."""
 
     id: int
     job_id: str
@@ -155,6 +157,7 @@ class Evaluation:
     metric: float | None
     metric_interval: list[float] | None
     latency_ms: float
+    error: Json | None
     created_at: datetime
     finished_at: datetime | None
 

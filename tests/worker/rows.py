@@ -134,6 +134,7 @@ def unit(kind: UnitKind, state: UnitState = UnitState.PENDING, **changes: Any) -
         kind=kind,
         generation=-1,
         shard=-1,
+        part=-1,
         payload={},
         state=state,
         attempt=0,
@@ -300,6 +301,7 @@ class World:
                 metric=None,
                 metric_interval=None,
                 latency_ms=proposal.latency_ms,
+                error=None,
                 created_at=NOW,
                 finished_at=None,
             )
