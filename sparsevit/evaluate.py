@@ -36,28 +36,47 @@ def evaluate(
     indices: Sequence[int],
     batch: int = EVALUATION_BATCH,
     progress: Progress | None = None,
+    folds: int | None = None,
 ) -> list[list[State]]:
     """Metric states [candidate][batch of images] of every candidate on the given images.
+
+    folds: how many states each candidate gets instead (at most one an image), each of as many
+    images in a row as the others, or of one more.
 
     Where preprocessing slides a window the crops of one image are a batch: those of many would need
     the memory of a batch many times as large.
     """
     sliding = model.preprocess.slide is not None
+    size = 1 if sliding else batch
+    fold_of = _folds(len(indices), size, folds)
     weight = next(model.parameters())
     states: list[list[State]] = [[] for _ in candidates]
     done = 0
-    for images, targets in read_ahead(dataset, indices, 1 if sliding else batch):
+    for images, targets in read_ahead(dataset, indices, size):
         if sliding:
             check_sliding(images, targets)
         x = model.preprocess(images).to(weight.device, weight.dtype)
         for members, outputs in run_trie(model, candidates, get_score(score), x):
-            state = merge(model.states(outputs, targets), model.metric)
+            found = model.states(outputs, targets)
+            parts: dict[int, list[State]] = {}
+            for fold, state in zip(fold_of[done : done + len(targets)], found, strict=True):
+                parts.setdefault(fold, []).append(state)
             for member in members:
-                states[member].append(state)
+                for fold, part in parts.items():
+                    begun = states[member][fold : fold + 1]
+                    states[member][fold:] = [merge([*begun, *part], model.metric)]
         done += len(targets)
         if progress is not None:
             progress(done, len(indices))
     return states
+
+
+def _folds(images: int, batch: int, folds: int | None) -> list[int]:
+    """The fold of each image."""
+    if folds is None:
+        return [i // batch for i in range(images)]
+    folds = min(folds, images)
+    return [((i + 1) * folds - 1) // images for i in range(images)]
 
 
 def run_trie(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -131,6 +133,19 @@ def batches(
         yield [s[0] for s in samples], [s[1] for s in samples]
 
 
-def shard_indices(images: int, shard: int, shards: int) -> range:
-    """The images of one shard: contiguous slices whose sizes differ by at most one."""
-    return range(images * shard // shards, images * (shard + 1) // shards)
+def shard_indices(images: int, shard: int, shards: int) -> list[int]:
+    """The images of one shard; sizes differ by at most one.
+
+    Shards are slices of a fixed random order: the first few of them are a random sample of a set
+    that lies in order of class or of place, too.
+    """
+    order = _random_order(images)
+    return order[images * shard // shards : images * (shard + 1) // shards]
+
+
+@lru_cache(maxsize=8)
+def _random_order(images: int) -> list[int]:
+    # random() of the standard library is the same on every version of Python and of everything else.
+    draw = random.Random(images).random
+    keys = [draw() for _ in range(images)]
+    return sorted(range(images), key=keys.__getitem__)

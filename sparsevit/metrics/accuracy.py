@@ -41,6 +41,12 @@ class Accuracy:
         half = Z_95 * np.sqrt(share * (1 - share) / n + square / (4 * n)) / (1 + square)
         return (max(0.0, float(center - half)), min(1.0, float(center + half)))
 
+    def left_out(self, states: Sequence[Any], spec: Mapping[str, Any]) -> np.ndarray:
+        """The metric without each of the states in turn."""
+        found = np.asarray(states, dtype=np.int64)
+        rest = found.sum(axis=0) - found
+        return rest[:, TOP.index(spec["top"])] / np.maximum(1, rest[:, -1])
+
     def details(self, state: Sequence[Any], spec: Mapping[str, Any]) -> dict[str, float]:
         """All shares."""
         return {f"top{k}": self._share(state, k) for k in TOP}

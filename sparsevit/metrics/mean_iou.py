@@ -34,7 +34,7 @@ class MeanIoU:
         return np.sum(np.asarray(states, dtype=np.int64), axis=0).tolist()
 
     def value(self, state: Sequence[Any], spec: Mapping[str, Any]) -> float:
-        return self._value(np.asarray(state), spec)
+        return float(self._values(np.asarray(state), spec))
 
     def interval(self, states: Sequence[Any], spec: Mapping[str, Any]) -> tuple[float, float]:
         """By the delete-one jackknife over the given states.
@@ -45,12 +45,16 @@ class MeanIoU:
         groups = len(states)
         if groups < 2:
             return (0.0, 1.0)
-        total = np.sum(np.asarray(states, dtype=np.int64), axis=0)
-        left_out = np.array([self._value(total - np.asarray(one), spec) for one in states])
+        left_out = self.left_out(states, spec)
         spread = np.sum((left_out - left_out.mean()) ** 2)
         error = Z_95 * float(np.sqrt((groups - 1) / groups * spread))
-        center = self._value(total, spec)
+        center = self.value(self.merge(states), spec)
         return (max(0.0, center - error), min(1.0, center + error))
+
+    def left_out(self, states: Sequence[Any], spec: Mapping[str, Any]) -> np.ndarray:
+        """The metric without each of the states in turn."""
+        found = np.asarray(states, dtype=np.int64)
+        return self._values(found.sum(axis=0) - found, spec)
 
     def details(self, state: Sequence[Any], spec: Mapping[str, Any]) -> dict[str, float]:
         """Share of the labelled pixels that are right."""
@@ -58,8 +62,12 @@ class MeanIoU:
         labelled = found[LABELS].sum()
         return {"pixel_accuracy": float(found[HITS].sum() / labelled) if labelled else 0.0}
 
-    def _value(self, state: np.ndarray, spec: Mapping[str, Any]) -> float:
-        hits = state[HITS].astype(np.float64)
-        union = state[LABELS] + state[PREDICTIONS] - hits
-        chosen = [c for c in spec["classes"] if union[c] > 0]
-        return float(np.mean(hits[chosen] / union[chosen])) if chosen else 0.0
+    def _values(self, states: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+        """states int [..., 3, classes] -> [...]."""
+        chosen = states[..., spec["classes"]]
+        hits = chosen[..., HITS, :]
+        labels, predictions = chosen[..., LABELS, :], chosen[..., PREDICTIONS, :]
+        union = labels + predictions - hits
+        there = union > 0
+        iou = np.divide(hits, union, out=np.zeros(union.shape), where=there)
+        return iou.sum(axis=-1) / np.maximum(1, there.sum(axis=-1))

@@ -20,18 +20,34 @@ SMALL_STEPS = 0.8
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """What was known of a candidate when racing dropped it (racing.py). metric: on the first
+    `images` images. interval: where it would lie on all of them, with 95% confidence."""
+
+    metric: float
+    interval: tuple[float, float]
+    images: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """One finished evaluation. metric: higher is better; NaN where the evaluation failed (it is
+    """One ended evaluation. metric: higher is better; NaN where it failed or was dropped (it is
     then never a parent, and never proposed again). latency_ms: predicted by the map."""
 
     genes: Genes
     generation: int
     metric: float
     latency_ms: float
+    dropped: Dropped | None = None
 
 
 def select_parents(past: Sequence[Evaluation], budget_ms: float, count: int) -> np.ndarray:
-    """The survivors among the scored evaluations: uint8 [<= count, genes].
+    """The genes of the survivors: uint8 [<= count, genes]."""
+    return np.array([e.genes for e in survivors(past, budget_ms, count)], np.uint8)
+
+
+def survivors(past: Sequence[Evaluation], budget_ms: float, count: int) -> list[Evaluation]:
+    """At most `count` of the scored evaluations.
 
     The better half by metric within the budget, the others by constrained rank and crowding:
     within the budget first, then by the smallest excess over it.
@@ -47,7 +63,7 @@ def select_parents(past: Sequence[Evaluation], budget_ms: float, count: int) -> 
     parents = [within[i] for i in chosen]
     beyond.sort(key=lambda e: e.latency_ms)
     parents += beyond[: count - len(parents)]
-    return np.array([e.genes for e in parents], np.uint8)
+    return parents
 
 
 def _by_rank(evaluations: Sequence[Evaluation], count: int) -> list[int]:
@@ -74,14 +90,19 @@ def mutate(
 ) -> np.ndarray:
     """n mutants of random parents: uint8 [n, genes].
 
-    Each gene moves to another level with the given probability, and at least one does; sorting
-    within the stages repairs the mutant. Most mutants move by one level: the metric is smooth in
-    the levels, and near the budget a large move is nearly always infeasible or a loss. The paper
-    draws any level; the others do so here, to leave a local optimum.
+    A mutant keeps its parent's genes up to a random place, so that mutants of one parent share long
+    prefixes in the trie. Of the genes behind it as many change on average as if each of all genes
+    had changed with the given probability, and at least one does; sorting within the stages repairs
+    the mutant. Most mutants move by one level: the metric is smooth in the levels, and near the
+    budget a large move is nearly always infeasible or a loss. The paper draws any level; the others
+    do so here, to leave a local optimum.
     """
     rows = parents[rng.integers(len(parents), size=n)]
-    changes = rng.random(rows.shape) < probability
-    changes[np.arange(n), rng.integers(rows.shape[1], size=n)] |= ~changes.any(axis=1)
+    genes = rows.shape[1]
+    start = rng.integers(genes, size=(n, 1))
+    behind = np.arange(genes) >= start
+    changes = (rng.random(rows.shape) < probability * genes / (genes - start)) & behind
+    changes[np.arange(n), rng.integers(start[:, 0], genes)] |= ~changes.any(axis=1)
     levels = np.array(space.levels, np.uint8)
     last = len(levels) - 1
     places = np.searchsorted(levels, rows).clip(0, last)
@@ -95,7 +116,17 @@ def mutate(
 def crossover(
     space: SearchSpace, rng: np.random.Generator, parents: np.ndarray, n: int
 ) -> np.ndarray:
-    """n children, each gene from one of two random parents at even odds, repaired by sorting
-    within the stages: uint8 [n, genes]."""
+    """n children of two random parents each: uint8 [n, genes].
+
+    The first genes, up to a random place, are the mother's, the others the father's: children share
+    whole prefixes, which the trie computes once, and what was found to go together stays together.
+    Within the stage that is cut a gene of the father is raised to the mother's last one: sorting
+    would break the prefix. The paper takes every gene from either parent at even odds, and sorts.
+    """
     mothers, fathers = parents[rng.integers(len(parents), size=(2, n))]
-    return space.repair(np.where(rng.random(mothers.shape) < 0.5, mothers, fathers))
+    genes = parents.shape[1]
+    cut = rng.integers(1, max(2, genes), size=(n, 1))
+    children = np.where(np.arange(genes) < cut, mothers, fathers)
+    for stage in space.stage_slices:
+        children[:, stage] = np.maximum.accumulate(children[:, stage], axis=1)
+    return children
