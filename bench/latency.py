@@ -130,7 +130,9 @@ def compare(
     """Errors of the map's predictions, as shares, against drift-corrected measurements."""
     forward = whole.model if scope == "model" else whole.model.backbone
     configs = [tuple(row) for row in genes.tolist()]
-    timings = whole.measure([(forward, one) for one in configs], 120.0)
+    timings = whole.measure(
+        [(forward, one) for one in configs], 120.0, quiet_ms=latency_map.dense_ms
+    )
     measured = [timing.corrected_ms for timing in timings]
     predicted = latency_map.predict(genes, scope)
     # At the speed of the device now: what may have changed since the map was made is its clock.
@@ -141,6 +143,7 @@ def compare(
         "speed": speed,
         "noise_floor": float(np.median([timing.noise_floor for timing in timings])),
         "drift": max(timing.drift for timing in timings),
+        "slower": timings[0].slower,
         "predicted_ms": (predicted * speed).tolist(),
         "measured_ms": measured,
     }

@@ -97,7 +97,10 @@ def calibrate(
     runs = [(model, genes) for genes in configs]
     runs += [(model.backbone, genes) for genes in configs[:BACKBONE_RUNS]]
     found_whole = whole.measure(
-        runs, max_seconds, lambda done, total: tell(50 + 50 * done // total, 100)
+        runs,
+        max_seconds,
+        lambda done, total: tell(50 + 50 * done // total, 100),
+        quiet_ms=timings[0].reference_p50,
     )
     in_ms = [timing.corrected_ms for timing in found_whole]
     dense, count = found_whole[0], len(configs)
@@ -146,8 +149,10 @@ class WholeRuns:
         runs: Sequence[tuple[Callable[[Tensor], Any], Genes]],
         max_seconds: float,
         progress: Progress | None = None,
+        quiet_ms: float | None = None,
     ) -> list[Measurement]:
-        """runs: the model or its backbone, and a config."""
+        """runs: the model or its backbone, and a config. quiet_ms: of the dense model; see
+        `measure_many`."""
         pairs = self.model.backbone.config.pairs
         return measure_many(
             [self._run(forward, genes) for forward, genes in runs],
@@ -157,6 +162,7 @@ class WholeRuns:
             max_seconds=max_seconds,
             min_samples=WHOLE_SAMPLES,
             progress=progress,
+            quiet_ms=quiet_ms,
         )
 
     def _run(self, forward: Callable[[Tensor], Any], genes: Genes) -> Run:

@@ -17,8 +17,10 @@ class Measurement:
     for in the time given.
     noise_floor: how far apart two measurements of one thing come out, as a share of its median.
     drift: how far the reference moved meanwhile, beyond chance, as a share. set_aside: share of the
-    samples that other work made useless. disturbed: the reference moved by more than 2%, or most
-    samples were set aside, in every attempt: such a number must not win anything.
+    samples that other work made useless. slower: by what share the reference stayed above what it
+    takes on this device left alone, where that was known and it never came back to it.
+    disturbed: the reference moved by more than 2%, or most samples were set aside, in every
+    attempt: such a number must not win anything.
     load: what else ran meanwhile (sparsevit.latency.load), and of it `waited`, how long this
     process stood in line for a core as a share of the time it ran.
     reference_p50, reference_interval, ratio (run / reference, drift-corrected), ratio_interval:
@@ -37,6 +39,7 @@ class Measurement:
     attempts: int
     threads: int
     set_aside: float = 0.0
+    slower: float = 0.0
     load: dict[str, Any] = field(default_factory=dict)
     reference_p50: float | None = None
     reference_interval: Interval | None = None

@@ -37,6 +37,7 @@ def measure(
     max_seconds: float = 30.0,
     min_samples: int = 20,
     clock: Clock = time.perf_counter_ns,
+    quiet_ms: float | None = None,
 ) -> Measurement:
     """Times one call; see `measure_many`."""
     return measure_many(
@@ -48,6 +49,7 @@ def measure(
         max_seconds=max_seconds,
         min_samples=min_samples,
         clock=clock,
+        quiet_ms=quiet_ms,
     )[0]
 
 
@@ -62,6 +64,7 @@ def measure_many(
     min_samples: int = 20,
     clock: Clock = time.perf_counter_ns,
     progress: Progress | None = None,
+    quiet_ms: float | None = None,
 ) -> list[Measurement]:
     """Times several calls in turn, one sample of each a round, so that all see the same machine.
 
@@ -71,7 +74,8 @@ def measure_many(
     threads: torch's threads meanwhile; None leaves them. clock: nanoseconds, for the wall-clock
     samples and the time limits; with another one than the system's nothing is known of foreign load,
     and no round is set aside for it. progress(done, total) after each round; starts over when a
-    disturbed measurement is repeated.
+    disturbed measurement is repeated. quiet_ms: what the reference takes on this CPU when it is left
+    alone, where that is known: a slower one is waited for, up to half of the time.
     Raises DeviceError for a device that is not here, DeviceOutOfMemory when a call does not fit.
     """
     if not runs or share <= 0 or max_seconds <= 0 or min_samples < 1:
@@ -83,7 +87,14 @@ def measure_many(
         for attempt in range(1, ATTEMPTS + 1):
             left = max_seconds - (clock() - start) / 1e9
             sampler = Sampler(
-                timer, runs, reference, share, min_samples, waited, by_level=device.type == "cpu"
+                timer,
+                runs,
+                reference,
+                share,
+                min_samples,
+                waited,
+                by_level=device.type == "cpu",
+                quiet_ms=quiet_ms,
             )
             sampler.warm_up(clock() + int(left * WARM_UP_SHARE * 1e9), clock)
             sampler.sample(clock() + int(left * (1 - WARM_UP_SHARE) * 1e9), clock, progress)

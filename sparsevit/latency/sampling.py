@@ -3,8 +3,10 @@
 A round times every run that still needs samples once, the reference in between. What tells of other
 work rather than of the model is set aside: rounds during which this process stood in line for a core,
 and on a CPU the samples beside which the reference itself was slower than it is when left alone
-(neighbours on the same host take caches and clock, and no counter of the system shows it). Only where
-too few samples are left do the others count, and the numbers are marked.
+(neighbours on the same host take caches and clock, and no counter of the system shows it). How fast
+it is then may be known from before; where it does not come back to that speed for half of the time,
+the speed it has now is taken for the device's, and stated. Only where too few samples are left do the
+others count, and the numbers are marked.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ SLOWED = 0.04
 """A sample is set aside where the reference beside it is slower by this share than in its quietest
 tenth. Twice the drift that is allowed: half of it is noise."""
 QUIETEST = 0.1
+PATIENCE = 0.5
+"""This share of the time a reference that is slower than it is known to be is waited for."""
 MOST_SET_ASIDE = 0.75
 FEWEST_ROUNDS = 8  # with fewer samples no interval covers the median at 99%
 MOST_ROUNDS = 2000
@@ -70,6 +74,7 @@ class Sampler:
 
     waited: nanoseconds this process stood in line so far. by_level: whether samples beside a
     slow reference are set aside. Not on a GPU: what is fast there for a while is its boost clock.
+    quiet_ms: the reference's latency on this device when it was left alone, where that is known.
     """
 
     def __init__(
@@ -81,10 +86,12 @@ class Sampler:
         min_samples: int,
         waited: Nanoseconds,
         by_level: bool,
+        quiet_ms: float | None = None,
     ) -> None:
         self.timer, self.runs, self.reference = timer, runs, reference
         self.share, self.min_samples, self.waited = share, min_samples, waited
         self.by_level = by_level and reference is not None
+        self.quiet_ms, self.slower = quiet_ms if self.by_level else None, 0.0
         self.series = [_Series() for _ in runs]
         self.reference_ms: list[float] = []
         self.rounds: list[_Round] = []
@@ -106,13 +113,16 @@ class Sampler:
         """Rounds over the runs that have not converged, each in an order of its own. Where too few
         samples count by the deadline, half as long again."""
         watch = LoadWatch()
-        last = deadline + max(0, deadline - clock()) // 2
+        time_given = max(0, deadline - clock())
+        last, patient_until = deadline + time_given // 2, deadline - int(time_given * PATIENCE)
         for number in range(MOST_ROUNDS):
             active = [i for i, s in enumerate(self.series) if not s.converged]
             self._round(np.random.default_rng(number).permutation(active).tolist())
             # Looked at every few rounds only: each look is another chance to stop on a lucky interval.
             extra = number + 1 - self.min_samples
             if extra >= 0 and extra % CHECK_EVERY == 0:
+                if clock() >= patient_until:
+                    self._take_speed()
                 self._sort_out()
             if progress is not None:
                 progress(*self._progress())
@@ -158,13 +168,25 @@ class Sampler:
             enough = len(series.ms) >= self.min_samples
             series.converged = enough and high - low <= self.share * float(np.median(series.ms))
 
+    def _take_speed(self) -> None:
+        """What the reference is known to take is given up where hardly a sample came near it."""
+        levels = _levels(
+            np.array([ms for one in self.rounds for i, ms in one.samples if i is None])
+        )
+        if self.quiet_ms is None or not levels:
+            return
+        slower = float(np.quantile(levels, QUIETEST) / self.quiet_ms - 1)
+        if slower > SLOWED:
+            self.slower, self.quiet_ms = slower, None
+
     def _gather(self, rounds: Sequence[_Round], by_level: bool) -> None:
         samples = [sample for one in rounds for sample in one.samples]
         reference = np.array([ms for index, ms in samples if index is None])
         levels = _levels(reference)
         limit = np.inf
         if by_level and len(levels):
-            limit = np.quantile(levels, QUIETEST) * (1 + SLOWED)
+            quietest = float(np.quantile(levels, QUIETEST))
+            limit = min(quietest, self.quiet_ms or np.inf) * (1 + SLOWED)
         self.series, self.reference_ms, seen = [_Series() for _ in self.runs], [], 0
         for index, ms in samples:
             seen += index is None
@@ -185,6 +207,8 @@ class Sampler:
     def _finish(self, watch: LoadWatch) -> None:
         if self.reference is not None:  # so that every sample has a reference on both sides
             self._time(self.rounds[-1], None)
+        if self._starved():
+            self._take_speed()
         self._sort_out()
         self.starved = self._starved()
         if self.starved:  # some number beats none; it is marked
@@ -221,6 +245,7 @@ class Sampler:
             noise_floor=floor,
             drift=moved,
             set_aside=self.set_aside,
+            slower=self.slower,
             disturbed=moved > DRIFT_LIMIT or (crowded and self.set_aside > 0),
             attempts=attempt,
             threads=torch.get_num_threads(),

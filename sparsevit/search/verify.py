@@ -23,8 +23,8 @@ from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.meter import measure_many
 from sparsevit.latency.modes import over_images
 from sparsevit.latency.receipt import receipt
+from sparsevit.search.choices import dense_ms, parse_budget
 from sparsevit.search.choices import finalists as finalists_of
-from sparsevit.search.choices import parse_budget
 from sparsevit.search.evolution import Evaluation
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.result import Scores, best_config, front_points
@@ -179,6 +179,7 @@ class Verification:
                 device=self.session.device,
                 threads=self.session.input["threads"],
                 max_seconds=self.session.measure_seconds,
+                quiet_ms=dense_ms(self.latency_map, scope),
                 progress=lambda done, total, n=number: progress(n * total + done, 2 * total),
             )
         return found

@@ -157,6 +157,43 @@ def test_rounds_in_which_the_reference_was_slow_are_set_aside():
     assert 0.1 < found.set_aside < 0.5
 
 
+def test_a_slow_start_is_waited_out_where_the_quiet_latency_is_known():
+    """Without that knowledge the slow state, which lasts for the first second, is taken for the
+    device's speed."""
+    load = lambda seconds: 1.3 if seconds < 1 else 1.0  # noqa: E731
+    found = []
+    for known in (None, 10.0):
+        clock = FakeClock()
+        found.append(
+            measure(
+                clock.run("run", lambda s: 4 * load(s)),
+                reference=clock.run("dense", lambda s: 10 * load(s)),
+                device=CPU,
+                clock=clock,
+                quiet_ms=known,
+            )
+        )
+    assert [(one.p50, one.slower, one.disturbed) for one in found] == [
+        (4.0 * 1.3, 0.0, False),
+        (4.0, 0.0, False),
+    ]
+
+
+def test_a_device_that_stays_slower_is_measured_as_it_is_and_says_so():
+    clock = FakeClock()
+    found = measure(
+        clock.run("run", lambda _: 5.2),
+        reference=clock.run("dense", lambda _: 13.0),
+        device=CPU,
+        max_seconds=20,
+        clock=clock,
+        quiet_ms=10.0,
+    )
+    assert (found.p50, found.disturbed, found.attempts) == (5.2, False, 1)
+    assert found.slower == pytest.approx(0.3)
+    assert 7 < clock.ns / 1e9 < 13  # half of the time, no more
+
+
 def test_a_burst_of_load_that_nothing_shows_is_measured_again():
     clock = FakeClock()
     load = lambda seconds: 2.0 if 0.1 < seconds < 0.2 else 1.0  # noqa: E731
