@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(5.0, gt=0)
     sweep_seconds: float = Field(5.0, gt=0, le=600)
     slice_seconds: float = Field(600.0, gt=0, le=600)
+    evaluation_cache_days: float = Field(30.0, gt=0, le=3650)
+    evaluation_cache_mb: float = Field(1024.0, gt=0, le=2**20)
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

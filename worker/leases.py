@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from service.db.artefacts import ArtefactStore
+from service.db.evaluation_cache import EvaluationCacheRepository
 from service.db.jobs import JobRepository
 from service.db.latency_maps import LatencyMapRepository
 from service.db.session import session_scope
@@ -21,6 +22,7 @@ from service.domain.records import Unit
 from service.domain.status import TRAINING_KINDS, UnitKind
 from worker import training_files
 from worker.requests import unit_request
+from worker.reuse import Known, unit_keys
 
 
 class Leases:
@@ -65,6 +67,19 @@ class Leases:
                 latency_map = record.document
         return unit_request(unit, job, self._store.root, self._slice_seconds, latency_map)
 
+    def known(self, unit: Unit, request: Mapping[str, Any], facts: Mapping[str, Any]) -> Known:
+        """What is known of an evaluate unit; nothing where the job does not reuse evaluations.
+
+        facts: hello of the device process that would compute it.
+        """
+        with session_scope(self._engine) as session:
+            job = JobRepository(session).get(unit.job_id)
+            assert job is not None, "a unit's job exists"
+            keys = unit_keys(unit, job, request["session"], facts)
+            reuse = job.request["search"].get("reuse", True)  # an older version's jobs do not say
+            cache = EvaluationCacheRepository(session)
+            return Known(keys, cache.get(keys) if reuse else {})
+
     def heartbeat(self, unit: Unit, training: Mapping[str, Any] | None = None) -> Beat:
         """Prolong a lease, and hear whether the unit is still wanted.
 
@@ -78,10 +93,15 @@ class Leases:
                 JobRepository(session).set_training(unit.job_id, dict(training))
         return beat
 
-    def finish(self, unit: Unit, result: Mapping[str, Any]) -> bool:
-        """Hand in a result; the files of a training take their places together with it."""
+    def finish(
+        self, unit: Unit, result: Mapping[str, Any], kept: Mapping[bytes, Any] | None = None
+    ) -> bool:
+        """Hand in a result; the files of a training take their places together with it, and so do
+        the evaluations that are kept for later jobs."""
         with session_scope(self._engine) as session:
             held = UnitRepository(session).finish(unit.id, unit.attempt, dict(result))
+            if held and kept:
+                EvaluationCacheRepository(session).add(unit.job_id, kept)
             if held and unit.kind in TRAINING_KINDS:
                 folder = training_files.attempt_folder(self._store.root, unit)
                 training_files.keep(session, self._store, folder, result)

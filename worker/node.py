@@ -18,6 +18,7 @@ from collections import Counter
 from typing import Any
 
 from service.db.artefacts import ArtefactStore
+from service.db.evaluation_cache import EvaluationCacheRepository
 from service.db.session import make_engine, session_scope
 from service.db.workers import WorkerRepository
 from service.queue import make_celery, wake_job, wake_units
@@ -71,7 +72,10 @@ class Node:
             unit_id=lambda: self._slot.unit_id,
             advance=self._advance,
             wake=self._slot.wake,
+            prune=self._prune,
         )
+        self._cache_days = settings.evaluation_cache_days
+        self._cache_mb = settings.evaluation_cache_mb
         add_tasks(self._celery, self._advance, self._slot.wake, self._sweep.nudge)
         self._device_model: str | None = None
         self._settled = threading.Event()
@@ -140,6 +144,12 @@ class Node:
             for _ in range(min(count, MOST_WAKE_UPS)):
                 if not wake_units(self._celery, device):
                     break
+
+    def _prune(self) -> None:
+        with session_scope(self._engine) as session:
+            removed = EvaluationCacheRepository(session).prune(self._cache_days, self._cache_mb)
+        if removed:
+            logger.info("%d cached evaluations were too old or too many", removed)
 
     def _say_goodbye(self) -> None:
         try:

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from service.domain.records import Unit
-from service.domain.status import QUIET_KINDS, TRAINING_KINDS
+from service.domain.status import QUIET_KINDS, TRAINING_KINDS, UnitKind
 from sparsevit.errors import DeviceBusy
 from sparsevit.latency.quiet import DeviceLock
 from worker.leases import Leases
@@ -157,14 +157,24 @@ class DeviceSlot:
 
     def _compute(self, unit: Unit, watch: _Watch) -> Outcome:
         started = time.monotonic()
-        request = self._leases.request(unit)
-        outcome = self._process.run(request, watch, every=LOOK_SECONDS)
+        outcome = self._run(unit, self._leases.request(unit), watch)
         logger.info(
             "unit %d (%s, attempt %d) of %s: %s in %.1f s",
             unit.id, unit.kind, unit.attempt, unit.job_id, type(outcome).__name__.lower(),
             time.monotonic() - started,
         )  # fmt: skip
         return outcome
+
+    def _run(self, unit: Unit, request: dict[str, Any], watch: _Watch) -> Outcome:
+        """In the device process; of an evaluation, what is not known already."""
+
+        def run(asked: dict[str, Any]) -> Outcome:
+            return self._process.run(asked, watch, every=LOOK_SECONDS)
+
+        if unit.kind != UnitKind.EVALUATE:
+            return run(request)
+        assert self._process.facts is not None, "a device that holds a unit said hello"
+        return self._leases.known(unit, request, self._process.facts).run(request, run)
 
     def _hand_in(self, unit: Unit, outcome: Outcome) -> None:
         """Write the outcome down, waiting for a database that is away; the fence has the say."""
@@ -181,8 +191,8 @@ class DeviceSlot:
 
     def _write(self, unit: Unit, outcome: Outcome) -> bool:
         match outcome:
-            case Finished(result):
-                return self._leases.finish(unit, result)
+            case Finished(result, kept):
+                return self._leases.finish(unit, result, kept)
             case Failed(error, retry):
                 logger.warning("unit %d failed: %s %s", unit.id, error["code"], error["message"])
                 return self._leases.fail(unit, error, retry)

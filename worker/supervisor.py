@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.protocol import DEVICE_PROCESS_DIED, END_SLICE, UNIT_STALLED, encode, read_messages
@@ -52,9 +52,10 @@ class DeviceUnavailable(Exception):  # noqa: N818 - a state of the device, as it
 
 @dataclass(frozen=True)
 class Finished:
-    """The unit is done."""
+    """The unit is done. `kept`: what of an evaluation later jobs may use, by key; see `reuse`."""
 
     result: dict[str, Any]
+    kept: Mapping[bytes, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """The sweep: every worker looks through Postgres every few seconds, so that no message is needed.
 
 It takes back leases that ran out, takes the steps that are due, shows that the worker lives, and
-wakes the device's slot: jobs go on while Redis is away, only a little slower.
+wakes the device's slot: jobs go on while Redis is away, only a little slower. Once an hour it lets
+old entries go.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from sqlalchemy import Engine
@@ -20,9 +22,11 @@ from worker.slot import DATABASE_AWAY
 
 logger = logging.getLogger(__name__)
 
+PRUNE_SECONDS = 3600.0
+
 
 class Sweep:
-    """Sweeps every `seconds`, and at once when nudged, until stopped."""
+    """Sweeps every `seconds`, and at once when nudged, until stopped. prune: lets old entries go."""
 
     def __init__(
         self,
@@ -32,11 +36,13 @@ class Sweep:
         unit_id: Callable[[], int | None],
         advance: Callable[[str], None],
         wake: Callable[[], None],
+        prune: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._seconds = seconds
         self._worker_id, self._unit_id = worker_id, unit_id
-        self._advance, self._wake = advance, wake
+        self._advance, self._wake, self._prune = advance, wake, prune
+        self._next_prune = 0.0
         self._nudged = threading.Event()
         self._stopped = False
 
@@ -68,6 +74,9 @@ class Sweep:
                 self._advance_alone(job_id)
         finally:
             self._wake()
+        if time.monotonic() >= self._next_prune:
+            self._next_prune = time.monotonic() + PRUNE_SECONDS
+            self._prune()
 
     def _due(self) -> list[str]:
         """Show that the worker lives, take leases back; the jobs that may take a step."""

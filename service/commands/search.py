@@ -85,6 +85,12 @@ def search(
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed, the same search.")] = (
         None
     ),
+    reuse: Annotated[
+        bool | None,
+        typer.Option(
+            "--reuse/--no-reuse", help="Take over evaluations of earlier searches (default: yes)."
+        ),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--watch", help="Show progress until the search has ended.")
     ] = False,
@@ -130,7 +136,13 @@ def search(
             adapt=parse_training(adapt, "--adapt"),
             finetune=parse_training(finetune, "--finetune"),
         ),
-        "search": given(population=population, parents=parents, generations=generations, seed=seed),
+        "search": given(
+            population=population,
+            parents=parents,
+            generations=generations,
+            seed=seed,
+            reuse=reuse,
+        ),
     }
     with connect(url, key) as client:
         if dry_run:

@@ -205,6 +205,11 @@ class SearchSettings(Strict):
         default=None,
         description="Allowed sparsity levels, tenths of windows dropped; null: 0 to 8.",
     )
+    reuse: bool = Field(
+        default=True,
+        description="Whether evaluations that an earlier search of yours made of the same weights, "
+        "data and input are taken over. It changes what a search costs, never what it finds.",
+    )
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:

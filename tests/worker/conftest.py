@@ -52,7 +52,7 @@ def empty_tables(request: pytest.FixtureRequest) -> None:
     """Every test that uses the database starts with an empty one."""
     if "engine" in request.fixturenames:
         engine = request.getfixturevalue("engine")
-        tables = "jobs, units, evaluations, receipts, latency_maps, workers"
+        tables = "jobs, units, evaluations, receipts, latency_maps, workers, evaluation_cache"
         with engine.begin() as connection:
             connection.execute(text(f"TRUNCATE {tables} CASCADE"))
 
@@ -65,12 +65,13 @@ def new_job(engine: Engine) -> NewJob:
         device: str | None = None,
         checkpoint: str | Path = "builtin:digits",
         dry_run: bool = False,
+        owner: str = "me",
         **changes: Any,
     ) -> Job:
         with session_scope(engine) as session:
             job = JobRepository(session).add(
                 job_id=new_job_id(),
-                owner="me",
+                owner=owner,
                 request=rows.request(checkpoint=str(checkpoint), **changes),
                 checkpoint_file=recorded(checkpoint) if isinstance(checkpoint, Path) else None,
                 dataset_file=None,

@@ -1,13 +1,18 @@
-"""A device process whose work is made up: `python fake_device.py`, for tests of its supervision."""
+"""A device process whose work is made up: `python fake_device.py`, for tests of its supervision.
+
+FAKE_LOG=FILE on the command line: it writes every request down there, one JSON line each.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sparsevit.errors import CheckpointUnsafe, DeviceBusy, DeviceUnsuited, InputTooLarge
@@ -40,6 +45,9 @@ class FakeWork:
 
     def run(self, request: Mapping[str, Any], report: Callable[[int, int], None]) -> dict[str, Any]:
         """Do one thing: what a test asks for, or what a unit of a job would answer."""
+        if "FAKE_LOG" in OPTIONS:
+            with Path(OPTIONS["FAKE_LOG"]).open("a") as log:
+                log.write(json.dumps(request) + "\n")
         if request["kind"] != "test":
             time.sleep(float(OPTIONS.get("FAKE_SECONDS", "0")))
             return rows.simulate(request["kind"], request["payload"])

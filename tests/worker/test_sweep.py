@@ -12,6 +12,10 @@ from tests.worker.conftest import NewJob
 from worker.sweep import Sweep
 
 
+def idle() -> None:
+    """Nothing to let go."""
+
+
 def due_jobs(engine: Engine, new_job: NewJob, count: int) -> list[str]:
     """Jobs whose first unit has ended, so that a step is due."""
     jobs = [new_job() for _ in range(count)]
@@ -37,7 +41,7 @@ def test_one_bad_job_stops_neither_the_others_nor_the_slot(
         if job_id == bad:
             raise error
 
-    sweep = Sweep(engine, 1, "w", lambda: None, advance, lambda: woken.append(True))
+    sweep = Sweep(engine, 1, "w", lambda: None, advance, lambda: woken.append(True), idle)
     sweep.once()
     assert seen == [bad, *others]
     assert woken == [True]
@@ -50,7 +54,7 @@ def test_the_slot_is_woken_although_the_rows_cannot_be_read(engine: Engine) -> N
     def unit_id() -> int:
         raise RuntimeError("nobody knows")
 
-    sweep = Sweep(engine, 1, "w", unit_id, lambda job_id: None, lambda: woken.append(True))
+    sweep = Sweep(engine, 1, "w", unit_id, lambda job_id: None, lambda: woken.append(True), idle)
     with pytest.raises(RuntimeError):
         sweep.once()
     assert woken == [True]
