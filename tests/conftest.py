@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--whole-grid",
         action="store_true",
-        help="Dense parity with transformers for batch 3 at every size of Swin-S, -B and -L too.",
+        help="Dense parity with transformers for the published networks at every size and batch.",
     )
 
 

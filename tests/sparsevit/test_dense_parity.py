@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -10,13 +12,19 @@ from sparsevit.swin.config import SwinConfig
 from tests.sparsevit import twins
 from tests.sparsevit.twins import largest_difference, random_model
 
-ARCHITECTURES = {
+PUBLISHED = {
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
     "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
     "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
     "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
-# The last is smaller than one window of either size.
+# Size and batch change which table rows a window reads, whatever the network's width: a thin network
+# of Swin-T's depths shows every one of them. The published networks show at one size what depth and
+# width change, the rounding (`make parity`: at every size and batch, too).
+THIN = {"embed_dim": 16, "depths": (2, 2, 6, 2), "num_heads": (1, 2, 4, 8)}
+ARCHITECTURES = {"thin": THIN} | PUBLISHED
+# Padded in every stage; the last of them is smaller than a window.
+PADDED = (113, 150)
 SIZES = [
     (224, 224),
     (672, 672),
@@ -25,16 +33,11 @@ SIZES = [
     (288, 792),
     (512, 1024),
     (225, 301),
-    (20, 24),
+    PADDED,
+    (20, 24),  # smaller than one window of either size
 ]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 5e-5}
 SMALL = {"embed_dim": 16, "depths": (2, 4, 2), "num_heads": (1, 2, 4)}
-
-
-@pytest.fixture(autouse=True)
-def all_threads():
-    """Whole networks: these tests compare with tolerances, so they may use every core."""
-    torch.set_num_threads(2)
 
 
 @pytest.mark.parametrize("window_size", [7, 12])
@@ -43,16 +46,16 @@ def test_every_stage_equals_transformers(
     name: str, window_size: int, request: pytest.FixtureRequest
 ) -> None:
     whole = request.config.getoption("--whole-grid")
+    if whole:  # compared with tolerances: it may use every core
+        torch.set_num_threads(os.cpu_count() or 1)
+    sizes = SIZES if whole or name == "thin" else [PADDED]
+    batches = (1, 3) if whole or name in ("thin", "tiny") else (1,)
     model = random_model(window_size=window_size, **ARCHITECTURES[name])
     twin = twins.hf_backbone(model)
     for dtype, tolerance in TOLERANCE.items():
         model.to(dtype)
         twin.to(dtype)
-        for height, width in SIZES:
-            # The batch changes which table rows a window reads, whatever the network's depth and
-            # width: at the larger sizes the tiny network shows it for all (`make parity`: all do).
-            small = height * width < 100_000
-            batches = (1, 3) if name == "tiny" or small or whole else (1,)
+        for height, width in sizes:
             images = torch.randn(max(batches), 3, height, width, dtype=dtype)
             with torch.inference_mode():
                 theirs = twin(images).feature_maps
