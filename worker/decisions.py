@@ -19,6 +19,7 @@ class NewUnit:
     payload: Mapping[str, Any]
     generation: int = -1
     shard: int = -1
+    part: int = -1
 
 
 @dataclass(frozen=True)

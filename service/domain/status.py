@@ -75,6 +75,7 @@ class UnitKind(StrEnum):
     CALIBRATE = "calibrate"
     ADAPT = "adapt"
     EVALUATE = "evaluate"
+    PROBE = "probe"
     MEASURE = "measure"
     FINETUNE = "finetune"
 
@@ -86,13 +87,20 @@ QUIET_KINDS: frozenset[UnitKind] = frozenset({UnitKind.CALIBRATE, UnitKind.MEASU
 """Units that time something: they run alone on their device."""
 
 
+SPLIT_KINDS: frozenset[UnitKind] = frozenset({UnitKind.EVALUATE, UnitKind.PROBE})
+"""Units whose failures are not their job's end: what they do is taken apart until it is known which
+candidate or which image fails. A probe looks for the image."""
+
+
 class UnitState(StrEnum):
-    """Where a unit stands. `leased` carries an attempt number; the last three never change."""
+    """Where a unit stands. `leased` carries an attempt number; the last four never change. `broken`:
+    failed too often, and of a kind that is taken apart then."""
 
     PENDING = "pending"
     LEASED = "leased"
     DONE = "done"
     FAILED = "failed"
+    BROKEN = "broken"
     CANCELLED = "cancelled"
 
 
@@ -114,3 +122,6 @@ class WorkerState(StrEnum):
 
 MAX_ATTEMPTS = 3
 """A unit that was lost or failed this often has failed for good."""
+
+SHARD_ATTEMPTS = 2
+"""And the evaluation of a whole shard, whose parts are then tried by themselves, after so many."""
