@@ -24,7 +24,7 @@ from service.domain.records import Evaluation, Job, Proposal, Unit
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
 from sparsevit import metrics
 from sparsevit.errors import BudgetUnreachable, ConfigError, SparseViTError
-from sparsevit.search import answers, choices, evolution
+from sparsevit.search import answers, choices, strategies
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.sparsity.config import Genes
 from worker.decisions import WAIT, Decision, End, Generation, NewUnit, Score
@@ -141,7 +141,7 @@ def _search(rows: JobRows) -> Decision:
     if any(row.state == EvaluationState.PENDING for row in rows.evaluations):
         return _score_generation(rows)
     number = max((row.generation for row in rows.evaluations), default=-1) + 1
-    candidates = evolution.STRATEGIES[rows.search["strategy"]](
+    candidates = strategies.STRATEGIES[rows.search["strategy"]](
         rows.space,
         rows.map,
         rows.feasible.budget_ms,

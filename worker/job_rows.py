@@ -40,8 +40,10 @@ class JobRows:
 
     @property
     def settings(self) -> evolution.EvolutionSettings:
-        names = (field.name for field in fields(evolution.EvolutionSettings))
-        return evolution.EvolutionSettings(**{name: self.search[name] for name in names})
+        names = {field.name for field in fields(evolution.EvolutionSettings)}
+        # Jobs of an older version do not have them all.
+        given = {name: value for name, value in self.search.items() if name in names}
+        return evolution.EvolutionSettings(**given)
 
     @property
     def space(self) -> SearchSpace:

@@ -14,7 +14,8 @@ After SparseViT's search (paper, section 3.4; NSGA-II's survival), with these de
    the best metric within the budget, and far from the budget nothing is won, so the better half
    of the parents goes by metric, and the other half by rank and crowding keeps variety;
  - its population is refilled with duplicates; proposals here are distinct over the whole history;
- - at least one gene of a mutant changes, mostly by one level (moves.py).
+ - at least one gene of a mutant changes, mostly by one level, and crossover cuts once: offspring
+   share prefixes, which are evaluated once (moves.py).
 
 Importable without torch.
 """
@@ -24,12 +25,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from sparsevit.errors import ConfigError
+from sparsevit.search.draft import Draft
 from sparsevit.search.feasible import FeasibleSet
+from sparsevit.search.history import History
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.moves import Evaluation, crossover, mutate, select_parents
 from sparsevit.search.space import SearchSpace
@@ -38,7 +40,6 @@ from sparsevit.sparsity.config import Genes
 MOVE_ROUNDS = 16
 LATENCY_BANDS = 8
 NEAR_BUDGET = 0.1  # the top band: this share of the way from the budget to the fastest config
-MAX_LISTED = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class EvolutionSettings:
 
     population: proposals per generation. parents: survivors that offspring come from.
     mutation: probability that a gene of a mutant changes. max_evaluations: of the whole search.
+    patience: generations without gain that end the search (see stops.py); None: it goes on.
     """
 
     population: int = 100
@@ -55,36 +57,28 @@ class EvolutionSettings:
     mutation: float = 0.1
     seed: int = 0
     max_evaluations: int | None = None
+    patience: int | None = 8
 
     def __post_init__(self) -> None:
-        if self.population < 1 or self.generations < 1:
-            raise ConfigError("population and generations must be at least 1.")
-        if not 1 <= self.parents <= self.population:
+        for name in ("population", "generations", "parents", "max_evaluations", "patience"):
+            value = getattr(self, name)
+            optional = name in ("max_evaluations", "patience")
+            if not (optional and value is None) and (not _is_whole(value) or value < 1):
+                left_out = ", or left out" if optional else ""
+                raise ConfigError(f"{name} is {value!r}; it is a whole number from 1 on{left_out}.")
+        if self.parents > self.population:
             raise ConfigError(
-                f"parents is {self.parents}; it lies between 1 and population ({self.population})."
+                f"parents is {self.parents}, population {self.population}; there are at most as "
+                "many parents as candidates in a generation."
             )
         if not 0 <= self.mutation <= 1:
             raise ConfigError(f"mutation is {self.mutation}; it is a probability, 0 to 1.")
-        if not 0 <= self.seed < 2**64:
-            raise ConfigError("seed must lie between 0 and 2**64 - 1.")
-        if self.max_evaluations is not None and self.max_evaluations < 1:
-            raise ConfigError("max_evaluations must be at least 1, or left out.")
+        if not _is_whole(self.seed) or not 0 <= self.seed < 2**64:
+            raise ConfigError("seed is a whole number between 0 and 2**64 - 1.")
 
 
-class Strategy(Protocol):
-    """Proposes a generation. [] means that the search is over: all generations or evaluations
-    are used up, or no feasible config is left."""
-
-    def __call__(
-        self,
-        space: SearchSpace,
-        latency_map: LatencyMap,
-        budget_ms: float,
-        scope: Scope,
-        settings: EvolutionSettings,
-        history: Sequence[Evaluation],
-        generation: int,
-    ) -> list[Genes]: ...
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def propose(
@@ -101,10 +95,10 @@ def propose(
     history: every finished evaluation of the generations before, in any order; later ones are
     ignored, so that a log replays. [] means that the search is over.
     """
-    past = [e for e in history if e.generation < generation]
-    draft = _Draft(FeasibleSet(space, latency_map, budget_ms, scope), settings, past, generation)
+    past = History.of(history).before(generation)
+    draft = Draft(FeasibleSet(space, latency_map, budget_ms, scope), settings, past, generation)
     if generation == 0:
-        draft.add(_baseline(draft.feasible))
+        draft.add(baseline(draft.feasible))
         draft.add(_spread(draft.feasible, draft.rng, draft.missing))
     else:
         _breed(draft, select_parents(past, budget_ms, settings.parents), settings.mutation)
@@ -112,77 +106,7 @@ def propose(
     return draft.genes
 
 
-def propose_random(
-    space: SearchSpace,
-    latency_map: LatencyMap,
-    budget_ms: float,
-    scope: Scope,
-    settings: EvolutionSettings,
-    history: Sequence[Evaluation],
-    generation: int,
-) -> list[Genes]:
-    """The configs of one generation, uniform over the feasible ones; as `propose` in all else."""
-    past = [e for e in history if e.generation < generation]
-    draft = _Draft(FeasibleSet(space, latency_map, budget_ms, scope), settings, past, generation)
-    if generation == 0:
-        draft.add(_baseline(draft.feasible))
-    draft.fill()
-    return draft.genes
-
-
-STRATEGIES: dict[str, Strategy] = {"evolution": propose, "random": propose_random}
-
-
-class _Draft:
-    """The generation being put together: distinct, feasible configs in the order they came."""
-
-    def __init__(
-        self,
-        feasible: FeasibleSet,
-        settings: EvolutionSettings,
-        past: Sequence[Evaluation],
-        generation: int,
-    ) -> None:
-        self.feasible = feasible
-        self.rng = np.random.default_rng([settings.seed, generation])
-        self.genes: list[Genes] = []
-        self.wanted = settings.population if generation < settings.generations else 0
-        if settings.max_evaluations is not None:
-            self.wanted = max(0, min(self.wanted, settings.max_evaluations - len(past)))
-        self._seen = set(self._keys(np.array([e.genes for e in past], np.uint8))) if past else set()
-
-    @property
-    def missing(self) -> int:
-        return self.wanted - len(self.genes)
-
-    def add(self, rows: np.ndarray, up_to: int | None = None) -> None:
-        """Takes the feasible and new of rows, in order, until `up_to` (wanted) configs stand."""
-        limit = self.wanted if up_to is None else min(up_to, self.wanted)
-        if len(self.genes) >= limit or not len(rows):
-            return
-        feasible = self.feasible
-        rows = rows[feasible.latency_map.feasible(rows, feasible.budget_ms, feasible.scope)]
-        for key, row in zip(self._keys(rows), rows.tolist(), strict=True):
-            if len(self.genes) == limit:
-                return
-            if key not in self._seen:
-                self._seen.add(key)
-                self.genes.append(tuple(row))
-
-    def fill(self) -> None:
-        """Fills up with feasible configs never seen: drawn while that is quick, then listed."""
-        for _ in range(MOVE_ROUNDS):
-            if self.missing > 0:
-                self.add(self.feasible.sample(self.rng, 2 * self.missing + 8))
-        # Draws miss what is new only when most has been seen; the rest is then short to list.
-        if self.missing > 0 and self.feasible.count <= MAX_LISTED:
-            self.add(self.rng.permutation(self.feasible.enumerate()))
-
-    def _keys(self, rows: np.ndarray) -> list[bytes]:
-        return [row.tobytes() for row in self.feasible.space.kept(rows)]
-
-
-def _baseline(feasible: FeasibleSet) -> np.ndarray:
+def baseline(feasible: FeasibleSet) -> np.ndarray:
     """The uniform configs, nearest to the budget first."""
     rows = feasible.space.uniform()
     ms = feasible.latency_map.predict(rows, feasible.scope)
@@ -211,7 +135,7 @@ def _spread(feasible: FeasibleSet, rng: np.random.Generator, n: int) -> np.ndarr
     return np.concatenate((pairs, near[both:], anywhere[both:]))
 
 
-def _breed(draft: _Draft, parents: np.ndarray, mutation: float) -> None:
+def _breed(draft: Draft, parents: np.ndarray, mutation: float) -> None:
     """Half of the offspring by mutation, half by crossover; each half may make up for the other."""
     if not len(parents):
         return

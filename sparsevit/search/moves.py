@@ -5,18 +5,21 @@ Pure functions with the random generator passed in. Importable without torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sparsevit.search.pareto import crowding_distance, non_dominated_sort
+from sparsevit.search.history import Columns, History
+from sparsevit.search.pareto import crowding_distance, leading_fronts
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes
 
 SMALL_STEPS = 0.8
 """Share of the mutants whose genes move by one level."""
+
+KEEP_PREFIX = 0.5
+"""Share of the mutants that keep their parent's genes up to a random place."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Evaluation:
 
 def select_parents(past: Sequence[Evaluation], budget_ms: float, count: int) -> np.ndarray:
     """The genes of the survivors: uint8 [<= count, genes]."""
-    return np.array([e.genes for e in survivors(past, budget_ms, count)], np.uint8)
+    columns = History.of(past).columns
+    if columns is None:
+        return np.empty((0, 0), np.uint8)
+    return columns.genes[_survivors(columns, budget_ms, count)]
 
 
 def survivors(past: Sequence[Evaluation], budget_ms: float, count: int) -> list[Evaluation]:
@@ -52,33 +58,50 @@ def survivors(past: Sequence[Evaluation], budget_ms: float, count: int) -> list[
     The better half by metric within the budget, the others by constrained rank and crowding:
     within the budget first, then by the smallest excess over it.
     """
-    scored = [e for e in past if math.isfinite(e.metric)]
-    # The best first, so that no tie is broken by the order in which results came in.
-    scored.sort(key=lambda e: (-e.metric, e.latency_ms, e.genes))
-    within = [e for e in scored if e.latency_ms <= budget_ms]
-    beyond = [e for e in scored if e.latency_ms > budget_ms]
-    chosen = list(range(min(len(within), (count + 1) // 2)))
+    history = History.of(past)
+    if history.columns is None:
+        return []
+    return [history[i] for i in _survivors(history.columns, budget_ms, count)]
+
+
+def _survivors(columns: Columns, budget_ms: float, count: int) -> list[int]:
+    """Rows of the survivors. Sorted in full are only the few that can be among them."""
+    scored = np.isfinite(columns.metric)
+    within = columns.latency_ms <= budget_ms
+    chosen = _best(columns, np.flatnonzero(scored & within), (count + 1) // 2)
     taken = set(chosen)
-    chosen += [i for i in _by_rank(within, count) if i not in taken][: count - len(chosen)]
-    parents = [within[i] for i in chosen]
-    beyond.sort(key=lambda e: e.latency_ms)
-    parents += beyond[: count - len(parents)]
-    return parents
+    ranked = _by_rank(columns, np.flatnonzero(scored & within), count)
+    chosen += [row for row in ranked if row not in taken][: count - len(chosen)]
+    beyond = np.flatnonzero(scored & ~within)
+    nearest = _ordered(columns, beyond, columns.latency_ms)
+    return chosen + nearest[: count - len(chosen)].tolist()
 
 
-def _by_rank(evaluations: Sequence[Evaluation], count: int) -> list[int]:
-    """Indices of at least `count` evaluations (all, where there are fewer), best rank first, the
-    least crowded first within a rank."""
-    objectives = np.array([(-e.metric, e.latency_ms) for e in evaluations]).reshape(-1, 2)
-    ranks = non_dominated_sort(objectives)
-    ordered: list[int] = []
-    rank = 0
-    while len(ordered) < min(count, len(evaluations)):
-        front = np.flatnonzero(ranks == rank)
-        crowding = crowding_distance(objectives[front])
-        ordered += front[np.argsort(-crowding, kind="stable")].tolist()
-        rank += 1
-    return ordered
+def _best(columns: Columns, rows: np.ndarray, count: int) -> list[int]:
+    """The `count` best of rows by metric, the best first."""
+    if len(rows) > count:
+        metric = columns.metric[rows]
+        rows = rows[metric >= np.partition(metric, -count)[-count]]
+    return _ordered(columns, rows, -columns.metric)[:count].tolist()
+
+
+def _by_rank(columns: Columns, rows: np.ndarray, count: int) -> list[int]:
+    """At least `count` of rows (all, where there are fewer), best rank first, the least crowded
+    first within a rank."""
+    objectives = np.stack((-columns.metric, columns.latency_ms), axis=1)
+    ranked: list[int] = []
+    for front in leading_fronts(objectives[rows], count):
+        ordered = _ordered(columns, rows[front], -columns.metric)
+        crowding = crowding_distance(objectives[ordered])
+        ranked += ordered[np.argsort(-crowding, kind="stable")].tolist()
+    return ranked
+
+
+def _ordered(columns: Columns, rows: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Rows by rising `first`, then the best first: no tie is broken by the order in which results
+    came in."""
+    keys = (first, -columns.metric, columns.latency_ms, *columns.genes.T)
+    return rows[np.lexsort([key[rows] for key in reversed(keys)])]
 
 
 def mutate(
@@ -90,19 +113,18 @@ def mutate(
 ) -> np.ndarray:
     """n mutants of random parents: uint8 [n, genes].
 
-    A mutant keeps its parent's genes up to a random place, so that mutants of one parent share long
-    prefixes in the trie. Of the genes behind it as many change on average as if each of all genes
-    had changed with the given probability, and at least one does; sorting within the stages repairs
-    the mutant. Most mutants move by one level: the metric is smooth in the levels, and near the
-    budget a large move is nearly always infeasible or a loss. The paper draws any level; the others
-    do so here, to leave a local optimum.
+    Each gene moves to another level with the given probability, and at least one does; sorting
+    within the stages repairs the mutant. Half of the mutants keep their parent's genes up to a random
+    place: they share long prefixes in the trie. All of them doing so would find fewer of the changes
+    that an early and a late gene make together. Most mutants move by one level: the metric is smooth
+    in the levels, and near the budget a large move is nearly always infeasible or a loss. The paper
+    draws any level; the others do so here, to leave a local optimum.
     """
     rows = parents[rng.integers(len(parents), size=n)]
     genes = rows.shape[1]
-    start = rng.integers(genes, size=(n, 1))
-    behind = np.arange(genes) >= start
-    changes = (rng.random(rows.shape) < probability * genes / (genes - start)) & behind
-    changes[np.arange(n), rng.integers(start[:, 0], genes)] |= ~changes.any(axis=1)
+    start = np.where(rng.random(n) < KEEP_PREFIX, rng.integers(genes, size=n), 0)
+    changes = (rng.random(rows.shape) < probability) & (np.arange(genes) >= start[:, None])
+    changes[np.arange(n), rng.integers(start, genes)] |= ~changes.any(axis=1)
     levels = np.array(space.levels, np.uint8)
     last = len(levels) - 1
     places = np.searchsorted(levels, rows).clip(0, last)

@@ -68,7 +68,7 @@ def best_config(
         "uniform": uniform_document(job, baseline, report),
         "receipt": receipt["id"],
         "search": {
-            **{k: job.search_facts.get(k) for k in ("job_id", "strategy", "seed")},
+            **{k: job.search_facts.get(k) for k in ("job_id", "strategy", "seed", "stop")},
             "evaluations": len(job.search_facts["evaluations"]),
             "version": sparsevit.__version__,
         },

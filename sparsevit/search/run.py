@@ -15,10 +15,11 @@ from typing import Any
 from sparsevit import metrics
 from sparsevit.errors import ConfigError, DeviceDisturbed, NoFeasibleConfig
 from sparsevit.search import choices
-from sparsevit.search.evolution import STRATEGIES, Evaluation, EvolutionSettings
+from sparsevit.search.evolution import Evaluation, EvolutionSettings
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.space import SearchSpace
 from sparsevit.search.steps import MEASURE_SECONDS, Session
+from sparsevit.search.strategies import STRATEGIES
 from sparsevit.search.training import train
 from sparsevit.search.verify_again import winner_of
 from sparsevit.sparsity.config import Genes

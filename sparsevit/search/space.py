@@ -85,6 +85,12 @@ class SearchSpace:
             stages.append(tuple(by_count.values()))
         return tuple(stages)
 
+    @cached_property
+    def stage_slices(self) -> tuple[slice, ...]:
+        """Where the genes of each stage are."""
+        ends = np.cumsum(self.pairs).tolist()
+        return tuple(slice(end - p, end) for p, end in zip(self.pairs, ends, strict=True))
+
     def stage_configs(self, *, distinct: bool = False) -> list[np.ndarray]:
         """Per stage, its configs in lexicographic order: uint8 [configs, pairs].
 
@@ -133,7 +139,7 @@ class SearchSpace:
         span = np.arange(levels[0], levels[-1] + 1)
         nearest = levels[np.abs(span[:, None] - levels).argmin(axis=1)].astype(np.uint8)
         repaired = nearest[np.clip(rows.astype(np.int64), span[0], span[-1]) - span[0]]
-        for stage in self._stage_slices:
+        for stage in self.stage_slices:
             repaired[..., stage].sort(axis=-1)
         return repaired
 
@@ -143,6 +149,12 @@ class SearchSpace:
         if rows.size and (rows.min() < 0 or rows.max() > MAX_LEVEL):
             raise ConfigError(f"a level lies between 0 and {MAX_LEVEL}.")
         return self._kept_table[np.arange(self.gene_count), rows]
+
+    def canonical(self, genes: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Of the configs that keep the same windows, the one at the lowest allowed levels: uint8,
+        the shape of genes. Candidates so written share more prefixes in the trie."""
+        rows = self._rows(genes)
+        return self._lowest_table[np.arange(self.gene_count), rows]
 
     def key(self, genes: np.ndarray | Sequence[int]) -> Genes:
         """What identifies one config: the kept count of every block pair."""
@@ -157,14 +169,19 @@ class SearchSpace:
         return rows
 
     @cached_property
-    def _stage_slices(self) -> tuple[slice, ...]:
-        ends = np.cumsum(self.pairs).tolist()
-        return tuple(slice(end - p, end) for p, end in zip(self.pairs, ends, strict=True))
-
-    @cached_property
     def _kept_table(self) -> np.ndarray:
         rows = [[kept_windows(w, level) for level in LEVELS] for w in self.windows]
         return np.repeat(np.array(rows, np.int32), self.pairs, axis=0)
+
+    @cached_property
+    def _lowest_table(self) -> np.ndarray:
+        """Per gene and level the lowest allowed level that keeps as much; uint8 [genes, 9]."""
+        table = np.repeat(np.array([LEVELS], np.uint8), len(self.pairs), axis=0)
+        for row, windows, lowest in zip(table, self.windows, self.distinct_levels, strict=True):
+            by_count = {kept_windows(windows, level): level for level in lowest}
+            for level in self.levels:
+                row[level] = by_count[kept_windows(windows, level)]
+        return np.repeat(table, self.pairs, axis=0)
 
 
 def product_rows(stages: Sequence[np.ndarray]) -> np.ndarray:

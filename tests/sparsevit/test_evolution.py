@@ -10,22 +10,18 @@ import numpy as np
 import pytest
 
 from sparsevit.errors import ConfigError
-from sparsevit.search.evolution import (
-    STRATEGIES,
-    Evaluation,
-    EvolutionSettings,
-    Strategy,
-    propose,
-    propose_random,
-)
+from sparsevit.search.evolution import Evaluation, EvolutionSettings, propose
 from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.latency_map import LatencyMap
-from sparsevit.search.moves import crossover, mutate, select_parents
+from sparsevit.search.moves import crossover, mutate, select_parents, survivors
+from sparsevit.search.pareto import crowding_distance, non_dominated_sort
 from sparsevit.search.space import SearchSpace
+from sparsevit.search.strategies import STRATEGIES, Strategy, propose_random
 from tests.sparsevit.maps import SMALL_MAPS, SWIN_L, SWIN_T, TINY, linear_map
 
 SETTINGS = EvolutionSettings(population=20, parents=8, generations=12, seed=3)
-strategies = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
+OURS = {name: STRATEGIES[name] for name in ("evolution", "random")}
+strategies = pytest.mark.parametrize("strategy", OURS.values(), ids=OURS.keys())
 
 
 def quality(space: SearchSpace, genes) -> float:
@@ -187,14 +183,22 @@ def test_mutants_differ_in_a_gene_before_repair_even_at_probability_zero():
     parents = np.zeros((1, 6), np.uint8)
     mutants = mutate(SWIN_T, rng, parents, 0.0, 500)
     assert ((mutants != 0).sum(axis=1) == 1).all()
-    assert (mutate(SWIN_T, rng, parents, 1.0, 500) != 0).all()
+
+
+def test_half_of_the_mutants_keep_a_prefix_of_their_parent():
+    mutants = mutate(SWIN_T, np.random.default_rng(0), np.zeros((1, 6), np.uint8), 1.0, 6000)
+    kept = (np.cumsum(mutants != 0, axis=1) == 0).sum(axis=1)
+    # 1/2 change everything, and so does one in six of the others.
+    assert np.bincount(kept, minlength=6) / 6000 == pytest.approx([7 / 12] + [1 / 12] * 5, abs=0.02)
 
 
 def test_mutation_changes_about_the_asked_share_of_genes():
     space = SearchSpace((1,) * 40, (64,) * 40)
     parents = np.full((1, 40), 4, np.uint8)
-    changed = mutate(space, np.random.default_rng(0), parents, 0.1, 2000) != 4
-    assert changed.mean() == pytest.approx(0.1, abs=0.01)
+    changed = mutate(space, np.random.default_rng(0), parents, 0.1, 4000) != 4
+    # The last gene may change in every mutant, the first in half of them and one in forty more.
+    assert changed[:, 0].mean() == pytest.approx(0.1 * 41 / 80, abs=0.015)
+    assert changed[:, -1].mean() >= 0.1
 
 
 def test_most_mutants_move_by_one_level():
@@ -211,11 +215,17 @@ def test_one_level_leaves_nothing_to_mutate():
     assert (mutate(space, np.random.default_rng(0), parents, 0.5, 10) == 3).all()
 
 
-def test_children_take_every_gene_from_a_parent():
+def test_children_are_a_prefix_of_one_parent_and_the_rest_of_another():
     parents = np.array([[1, 2, 3, 3, 3, 4], [5, 6, 7, 7, 7, 8]], np.uint8)
-    children = crossover(SWIN_T, np.random.default_rng(0), parents, 200)
-    assert ((children == parents[0]) | (children == parents[1])).all()
-    assert len(np.unique(children, axis=0)) > 10
+    children = {
+        tuple(row) for row in crossover(SWIN_T, np.random.default_rng(0), parents, 400).tolist()
+    }
+    low, high = (tuple(row) for row in parents.tolist())
+    cuts = range(1, 6)
+    rising = {low[:cut] + high[cut:] for cut in cuts}
+    # A gene of the lower parent behind the cut stage's is raised to the last of the prefix.
+    falling = {high[:cut] + low[cut:] for cut in (1, 2, 5)} | {(5, 6, 7, 7, 7, 4)}
+    assert children == {low, high} | rising | falling
 
 
 def test_half_of_the_parents_are_the_best_by_metric_and_the_rest_keep_variety():
@@ -232,6 +242,43 @@ def test_without_enough_feasible_evaluations_the_least_violating_are_parents():
     past = [Evaluation((level,) * 6, 0, 1.0, 40.0 - level) for level in range(9)]
     assert select_parents(past, 32.5, 3)[:, 0].tolist() == [8, 7, 6]
     assert select_parents([], 32.5, 3).size == 0
+
+
+def survivors_by_definition(past: list[Evaluation], budget_ms: float, count: int):
+    """The same survival, on lists, with every rank and every sort in full."""
+    scored = sorted(
+        (e for e in past if math.isfinite(e.metric)),
+        key=lambda e: (-e.metric, e.latency_ms, e.genes),
+    )
+    within = [e for e in scored if e.latency_ms <= budget_ms]
+    objectives = np.array([(-e.metric, e.latency_ms) for e in within]).reshape(-1, 2)
+    ranks = non_dominated_sort(objectives)
+    ordered = []
+    for rank in range(max(ranks, default=-1) + 1):
+        front = np.flatnonzero(ranks == rank)
+        ordered += front[np.argsort(-crowding_distance(objectives[front]), kind="stable")].tolist()
+    chosen = within[: (count + 1) // 2]
+    chosen += [within[i] for i in ordered if within[i] not in chosen][: count - len(chosen)]
+    beyond = sorted((e for e in scored if e.latency_ms > budget_ms), key=lambda e: e.latency_ms)
+    return chosen + beyond[: count - len(chosen)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("count", [1, 4, 25, 400])
+def test_survival_is_that_of_its_definition(seed, count):
+    rng = np.random.default_rng(seed)
+    rows = np.unique(SWIN_T.sample(rng, 300), axis=0)
+    # Rounded, so that there are ties in metric, in latency and in both.
+    metric, latency = np.round(rng.random((2, len(rows))), 1)
+    metric[rng.random(len(rows)) < 0.1] = math.nan
+    past = [
+        Evaluation(tuple(genes), 0, float(m), float(ms))
+        for genes, m, ms in zip(rows.tolist(), metric, latency, strict=True)
+    ]
+    expected = survivors_by_definition(past, 0.7, count)
+    shuffled = random.Random(seed).sample(past, len(past))
+    assert survivors(shuffled, 0.7, count) == expected
+    assert select_parents(shuffled, 0.7, count).tolist() == [list(e.genes) for e in expected]
 
 
 @pytest.mark.parametrize(
