@@ -14,6 +14,7 @@ from service.api.context import Context
 from service.api.request_ids import RequestIdMiddleware
 from service.db.artefacts import ArtefactStore
 from service.db.session import make_engine
+from service.domain.logs import configure
 from service.jobs import JobService, SubmissionService
 from service.paths import PathResolver
 from service.queue import make_celery
@@ -31,7 +32,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     if settings is None:
         settings = load_settings()
-        _log_to_stderr(settings.log_level)
+        configure(settings.log_level, settings.log_format)
+        _take_over_uvicorns_lines()
     parts = _parts(settings)
 
     @asynccontextmanager
@@ -69,10 +71,12 @@ def _parts(settings: Settings) -> Context:
     )
 
 
-def _log_to_stderr(level: str) -> None:
-    """Our own lines from `level` up; other packages' warnings."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("service").setLevel(level)
+def _take_over_uvicorns_lines() -> None:
+    """The server has set up a form of its own by the time it makes the application."""
+    server = logging.getLogger("uvicorn")
+    for logger in (server, logging.getLogger("uvicorn.error")):
+        logger.handlers.clear()
+        logger.propagate = True
 
 
 def _version() -> str:

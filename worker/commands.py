@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Annotated
 
 import typer
 
 from service.domain.errors import SettingsError
+from service.domain.logs import configure
 from service.settings import load_settings
 from worker.supervisor import DeviceProcess, DeviceUnavailable, device_command
 
@@ -52,12 +52,9 @@ def run_worker(
 
     try:
         settings = load_settings()
-        logging.basicConfig(
-            level=settings.log_level,
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        )
-        process = DeviceProcess(device_command(device))
-        Node(settings, process, name or default_name(device)).run()
+        name = name or default_name(device)
+        configure(settings.log_level, settings.log_format, device=device, worker=name)
+        Node(settings, DeviceProcess(device_command(device)), name).run()
     except (SettingsError, DeviceUnavailable) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

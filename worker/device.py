@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Protocol
 
+from service.domain.logs import about, configure
 from sparsevit.errors import SparseViTError
 from worker.protocol import (
     DEVICE_OUT_OF_MEMORY,
@@ -81,7 +82,8 @@ def _answer(work: Work, request: dict[str, Any], channel: Channel, report: Progr
         channel.send({"event": "result", "result": work.run(request, report)})
         return
     except Exception as failure:
-        error = describe(failure)
+        with about(**request.get("about", {})):
+            error = describe(failure)
         retry = not isinstance(failure, SparseViTError) or failure.passing
     # Outside of the handler, whose traceback would hold on to the tensors that filled the memory.
     if error["code"] == DEVICE_OUT_OF_MEMORY:
@@ -165,10 +167,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.device", description=__doc__)
     parser.add_argument("--device", required=True, help="cpu, or a CUDA device such as cuda:0")
     device = parser.parse_args().device
-    logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    log_format: Any = os.environ.get("LOG_FORMAT", "text").lower()
+    configure(os.environ.get("LOG_LEVEL", "INFO").upper(), log_format, device=device)
     from worker.runners import SessionWork
 
     return serve(SessionWork(device))

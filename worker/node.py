@@ -21,6 +21,7 @@ from service.db.artefacts import ArtefactStore
 from service.db.evaluation_cache import EvaluationCacheRepository
 from service.db.session import make_engine, session_scope
 from service.db.workers import WorkerRepository
+from service.domain.logs import about
 from service.queue import make_celery, wake_job, wake_units
 from service.settings import Settings
 from worker import tasks
@@ -138,7 +139,8 @@ class Node:
             self._sweep.nudge()
 
     def _advance(self, job_id: str) -> None:
-        added = tasks.advance(self._engine, self._store, job_id)
+        with about(job=job_id):
+            added = tasks.advance(self._engine, self._store, job_id)
         for device, count in Counter(added).items():
             self._slot.wake()
             for _ in range(min(count, MOST_WAKE_UPS)):

@@ -2,7 +2,8 @@
 
 One JSON object a line, one unit at a time. The worker writes requests to the process's stdin:
 
-    {"kind": "evaluate", "session": {...}, "payload": {...}}
+    {"kind": "evaluate", "session": {...}, "payload": {...},
+     "about": {"job": "job_...", "unit": 7, "attempt": 1}}      what lines of its log are about
     {"kind": "end_slice"}     while it works: the worker is about to end, and a training may go on
                               elsewhere from where it is now
 

@@ -31,7 +31,8 @@ def unit_request(
     arguments = session_arguments(job.request, files, job.inspection)
     if job.weights is not None:
         arguments = on_own_weights(arguments, job.weights, ArtefactStore(root))
-    return {"kind": unit.kind, "session": arguments, "payload": payload}
+    about = {"job": unit.job_id, "unit": unit.id, "attempt": unit.attempt}
+    return {"kind": unit.kind, "session": arguments, "payload": payload, "about": about}
 
 
 def session_arguments(

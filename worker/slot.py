@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from service.domain.logs import about
 from service.domain.records import Unit
 from service.domain.status import QUIET_KINDS, TRAINING_KINDS, UnitKind
 from sparsevit.errors import DeviceBusy
@@ -129,16 +130,21 @@ class DeviceSlot:
             unit = self._leases.claim(device["model"], device["uuid"])
             if unit is None:
                 return False
-            self.unit_id = unit.id
-            try:
-                watch = _Watch(self, unit, self._leases, self._heartbeat_seconds, self._process)
-                outcome = self._hold_alone(held, lock, unit, watch) or self._compute(unit, watch)
-                self._hand_in(unit, outcome)
-            finally:
-                self._leases.leave(unit)
-                self.unit_id = None
+            with about(job=unit.job_id, unit=unit.id, attempt=unit.attempt):
+                self._do(unit, held, lock)
         self._ended(unit.job_id)
         return True
+
+    def _do(self, unit: Unit, held: ExitStack, lock: DeviceLock) -> None:
+        """A claimed unit, from here to its outcome."""
+        self.unit_id = unit.id
+        try:
+            watch = _Watch(self, unit, self._leases, self._heartbeat_seconds, self._process)
+            outcome = self._hold_alone(held, lock, unit, watch) or self._compute(unit, watch)
+            self._hand_in(unit, outcome)
+        finally:
+            self._leases.leave(unit)
+            self.unit_id = None
 
     def _hold_alone(
         self, held: ExitStack, lock: DeviceLock, unit: Unit, watch: _Watch

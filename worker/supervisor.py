@@ -24,7 +24,7 @@ from worker.protocol import DEVICE_PROCESS_DIED, END_SLICE, UNIT_STALLED, encode
 logger = logging.getLogger(__name__)
 
 PASSED_ON = frozenset(
-    {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "LOG_LEVEL", "VIRTUAL_ENV"}
+    {"PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "LOG_LEVEL", "LOG_FORMAT", "VIRTUAL_ENV"}
     | {"LD_PRELOAD", "SPARSEVIT_GIT_VERSION"}  # an allocator of the operator's; what receipts state
     | {"SPARSEVIT_DATA_CACHE_MB"}
 )

@@ -166,7 +166,9 @@ def _database_error(request: Request, error: Exception) -> Response:
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("request %s failed", getattr(request.state, "request_id", ""), exc_info=error)
+    # Starlette calls this outside of our middleware: the id is not in what the line is about.
+    about = {"request_id": getattr(request.state, "request_id", "")}
+    log.error("the request failed", exc_info=error, extra=about)
     return problem(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -10,6 +10,8 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.domain.logs import about
+
 log = logging.getLogger("service.requests")
 
 HEADER = "X-Request-ID"
@@ -42,12 +44,11 @@ class RequestIdMiddleware:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        try:
-            await self._app(scope, receive, answer)
-        finally:
-            milliseconds = 1000 * (time.perf_counter() - started)
-            # The route's pattern, not the path: a log must not repeat what callers send.
-            route = getattr(scope.get("route"), "path", "-")
-            log.info(
-                "%s %s %d %.1f ms %s", scope["method"], route, status, milliseconds, request_id
-            )
+        with about(request_id=request_id):
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                milliseconds = 1000 * (time.perf_counter() - started)
+                # The route's pattern, not the path: a log must not repeat what callers send.
+                route = getattr(scope.get("route"), "path", "-")
+                log.info("%s %s %d %.1f ms", scope["method"], route, status, milliseconds)

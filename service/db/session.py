@@ -25,6 +25,8 @@ def make_engine(url: str, pool_size: int = 10) -> Engine:
         max_overflow=pool_size,
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
+        # Errors end in logs: these must not repeat what callers sent.
+        hide_parameters=True,
         connect_args={"connect_timeout": CONNECT_SECONDS},
     )
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from service.api.objects import JobObject
 from service.db.migrate import upgrade
 from service.db.session import session_scope
+from service.domain.logs import TextLines
 from service.embedded.accounts import temporary_home
 from service.embedded.postgres import EmbeddedPostgres
 from tests.service.api_server import SMALL, Api, running_api
@@ -116,6 +117,7 @@ def test_with_the_database_away_every_route_says_503(tmp_path: Path, redis_url: 
 def test_the_log_names_routes_and_not_what_callers_send(
     api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.handler.setFormatter(TextLines())
     with caplog.at_level("INFO", "service.requests"):
         api.ann.get(f"/jobs/canary-7319?{'x' * 10}=1", headers={"X-Request-ID": "id-1"})
         # The line is written once the answer is out: the caller may be first.
@@ -123,7 +125,7 @@ def test_the_log_names_routes_and_not_what_callers_send(
         while "id-1" not in caplog.text and time.monotonic() < until:
             time.sleep(0.01)
     assert "GET /jobs/{job_id} 422" in caplog.text
-    assert "id-1" in caplog.text
+    assert "[request_id=id-1]" in caplog.text
     assert "canary" not in caplog.text
     assert api.key not in caplog.text
 
