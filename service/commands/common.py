@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from service.domain.errors import FieldError, ServiceError
-from service.embedded.home import Addresses, default_home, read_key
+from service.home import Addresses, default_home, read_key
 
 if TYPE_CHECKING:
     from service.client import Client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from service.commands.common import CommandError, JsonOption, hint, output, print_json, told
-from service.embedded.home import Addresses, default_home
+from service.home import known_database_url
 
 if TYPE_CHECKING:
     from service.db.keys import KeyRepository
@@ -84,7 +83,7 @@ def _repository() -> Iterator[KeyRepository]:
     from service.db.keys import KeyRepository
     from service.db.session import make_engine, session_scope
 
-    engine = make_engine(_database_url(), pool_size=1)
+    engine = make_engine(known_database_url(), pool_size=1)
     try:
         with session_scope(engine) as session:
             yield KeyRepository(session)
@@ -92,15 +91,3 @@ def _repository() -> Iterator[KeyRepository]:
         raise CommandError(f"the database does not answer: {error.orig}".strip()) from None
     finally:
         engine.dispose()
-
-
-def _database_url() -> str:
-    given = os.environ.get("DATABASE_URL")
-    local = Addresses.read(default_home())
-    if given:
-        return given
-    if local is None:
-        raise CommandError(
-            "no database is known: run this where `sparsevit up` runs, or set DATABASE_URL"
-        )
-    return local.database_url

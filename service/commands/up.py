@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.commands.common import hint
-from service.embedded.home import default_home, key_file
+from service.home import default_home, key_file
 
 if TYPE_CHECKING:
     from service.embedded.stack import Stack

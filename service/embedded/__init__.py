@@ -8,7 +8,6 @@ processes   child processes with log, orderly stop and leftovers of killed runs
 server      what the two servers share
 postgres    EmbeddedPostgres
 redis       EmbeddedRedis
-home        where everything lies, and what a stack leaves for the commands
 signals     Ctrl-C and kill end a stack in order
 stack       Stack: all of it, in the right order, up and down
 """

@@ -22,11 +22,11 @@ from service.db.session import make_engine, session_scope
 from service.db.workers import WorkerRepository
 from service.embedded.accounts import ServerAccount, folder_lock, make_folder
 from service.embedded.errors import EmbeddedError
-from service.embedded.home import Addresses, key_file, read_key, write_private
 from service.embedded.postgres import EmbeddedPostgres
 from service.embedded.processes import ChildProcess, require_free, start_on_free_port
 from service.embedded.redis import EmbeddedRedis
 from service.embedded.signals import undisturbed
+from service.home import Addresses, key_file, read_key, write_private
 
 OWNER = "local"
 API = ["uvicorn", "--factory", "service.main:create_app", "--no-access-log"]

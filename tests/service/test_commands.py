@@ -16,7 +16,7 @@ from service.commands.common import CommandError, require_success, target, told
 from service.commands.demo import REQUEST
 from service.commands.request import parse_latency, parse_training, service_path
 from service.domain.request import parse_search_request
-from service.embedded.home import Addresses, default_home, key_file, write_private
+from service.home import Addresses, default_home, key_file, write_private
 
 NAMES = ["up", "search", "watch", "jobs", "job", "cancel", "config", "pareto", "demo", "keys"]
 NAMES += ["calibrate", "devices", "weights"]

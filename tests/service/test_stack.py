@@ -19,9 +19,9 @@ import pytest
 from service.client import Client
 from service.embedded.accounts import temporary_home
 from service.embedded.errors import EmbeddedError
-from service.embedded.home import Addresses, read_key
 from service.embedded.processes import require_free
 from service.embedded.signals import Stopped, stoppable, undisturbed
+from service.home import Addresses, read_key
 
 START_SECONDS = 180.0
 # A run in a shell's background has Ctrl-C ignored, and so have the programs it starts.

@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from service.domain.errors import SettingsError
+
 ROOT_HOME = Path("/var/lib/sparsevit")  # root's own home is out of the database user's reach
 
 
@@ -42,6 +44,19 @@ class Addresses:
     def forget(home: Path) -> None:
         """The stack no longer runs."""
         _addresses_file(home).unlink(missing_ok=True)
+
+
+def known_database_url() -> str:
+    """DATABASE_URL, else that of the stack that runs here; for commands run beside the database."""
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        return given
+    local = Addresses.read(default_home())
+    if local is None:
+        raise SettingsError(
+            "no database is known: run this where `sparsevit up` runs, or set DATABASE_URL"
+        )
+    return local.database_url
 
 
 def key_file(home: Path) -> Path:
