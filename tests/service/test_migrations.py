@@ -111,6 +111,34 @@ def test_an_older_version_gets_no_job_that_is_to_train(empty_database_url: str) 
     ]
 
 
+def test_an_older_version_gets_whole_shards(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    units = [("live", -1, "broken"), ("live", 0, "broken"), ("live", 1, "pending")]
+    units += [("over", -1, "broken"), ("over", 0, "done")]
+    insert = """
+        INSERT INTO units (job_id, kind, generation, shard, part, payload, state, failures)
+        VALUES (:job, 'evaluate', 0, 0, :part, '{}', :state, 2)
+    """
+    try:
+        with engine.begin() as connection:
+            for job, status in (("live", "running"), ("over", "failed")):
+                row = f"{JOBS} VALUES (:id, 'ann', :status, NULL, '{{}}', '{{}}', '{{}}', NULL)"
+                connection.execute(text(row), {"id": job, "status": status})
+            for job, part, state in units:
+                connection.execute(text(insert), {"job": job, "part": part, "state": state})
+        downgrade(empty_database_url, "0003")
+        with engine.connect() as connection:
+            statement = "SELECT job_id, state, failures FROM units ORDER BY id"
+            left = connection.execute(text(statement)).all()
+        upgrade(empty_database_url)
+        check(empty_database_url)
+    finally:
+        downgrade(empty_database_url)
+        engine.dispose()
+    assert left == [("live", "pending", 0), ("over", "failed", 2)]
+
+
 def test_two_servers_that_start_together_migrate_once(empty_database_url: str) -> None:
     command = [sys.executable, "-c", PROGRAM, empty_database_url]
     started = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
