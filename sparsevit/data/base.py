@@ -45,7 +45,8 @@ class Reader(Dataset, Protocol):
 
     layout: what is expected where, for messages. Raises DatasetError, naming the file and the reason:
     at the first look at its length or files what listing the folders shows, in `check` what the
-    headers of the files show, in `sample` the rest.
+    headers of the files show, in `sample` the rest. A reader whose annotations of all images lie in a
+    few files names these in `shared_files() -> tuple[Path, ...]`; they are part of the data's hash.
     """
 
     layout: ClassVar[str]

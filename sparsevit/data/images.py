@@ -19,6 +19,8 @@ FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 64_000_000
 IMAGE_MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")  # 16 bits would be clipped to 8
 LABEL_MODES = ("L", "P")
+ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")  # of a JPEG, of a PNG
+TAIL = 64  # bytes: a few tools write something behind
 GREY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow spreads grey of 2 or 4 bits over 0 to 255
 
 
@@ -39,6 +41,18 @@ def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image by its header alone. Raises DatasetError, naming the file."""
     with _opened(path, IMAGE_MODES) as image:
         return image.height, image.width
+
+
+def check_whole(path: Path) -> None:
+    """Raises DatasetError, naming the file, where its end is cut off.
+
+    Where the end does not show that nothing is missing the image is decoded.
+    """
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, 2) - TAIL))
+        tail = file.read()
+    if not any(end in tail for end in ENDS):
+        read_image(path)
 
 
 def labels_size(path: Path) -> tuple[int, int]:

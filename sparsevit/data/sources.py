@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -116,8 +116,11 @@ def dataset_sha256(dataset: DatasetLike, task: TaskModel) -> str:
     root = Path(spec["path"])
     for split in sorted({spec["search_split"], spec["report_split"]} - {None}):
         read = _open(spec, split, task)
+        shared = _shared_files(read)
+        _update(digest, root, *shared, contents=shared)
         for index in range(len(read)):
-            _update(digest, root, *read.files(index))
+            files = read.files(index)
+            _update(digest, root, *files, contents=files[1:])
     return digest.hexdigest()
 
 
@@ -129,20 +132,25 @@ def training_sha256(dataset: DatasetLike, task: TaskModel) -> str:
         return hashlib.sha256(f"{DIGITS_VERSION} train".encode()).hexdigest()
     digest, root = hashlib.sha256(), Path(spec["path"])
     data = open_training(spec, task, checked=True)
+    _update(digest, root, *_shared_files(data))
     for index in range(len(data)):
-        _update(digest, root, *data.files(index), contents=False)
+        _update(digest, root, *data.files(index))
     return digest.hexdigest()
 
 
-def _update(
-    digest: hashlib._Hash, root: Path, image: Path, *annotations: Path, contents: bool = True
-) -> None:
+def _shared_files(dataset: Dataset) -> tuple[Path, ...]:
+    """Annotations of all images together; a reader whose images have files of their own has none."""
+    return getattr(dataset, "shared_files", tuple)()
+
+
+def _update(digest: hashlib._Hash, root: Path, *files: Path, contents: Sequence[Path] = ()) -> None:
+    """contents: those of the files whose bytes count, not only name, size and time."""
     try:
-        for path in (image, *annotations):
+        for path in files:
             facts = path.stat()
             name = path.relative_to(root)
             digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-        for path in annotations if contents else ():
+        for path in contents:
             digest.update(path.read_bytes())
     except OSError as error:
         raise DatasetError(f"a file of the data set cannot be read: {error}.") from error

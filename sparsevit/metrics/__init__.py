@@ -1,7 +1,7 @@
 """Mergeable metric states, in numpy alone.
 
-A state is a plain nested list of numbers, so that it travels as JSON; shards merge in any order to
-exactly the same number. How states become one is said by a spec, `TaskModel.metric`:
+A state is a plain nested list of numbers and text, so that it travels as JSON; shards merge in any
+order to exactly the same number. How states become one is said by a spec, `TaskModel.metric`:
 {"name": shown to users, "kind": which of KINDS, ...what that kind needs}.
 """
 
@@ -17,7 +17,9 @@ import numpy as np
 
 from sparsevit.errors import ConfigError
 from sparsevit.metrics.accuracy import Accuracy
+from sparsevit.metrics.coco_ap import CocoAP
 from sparsevit.metrics.mean_iou import MeanIoU
+from sparsevit.metrics.nuscenes_detection import NuScenesDetection
 
 State = list[Any]
 Spec = Mapping[str, Any]
@@ -44,7 +46,12 @@ class Metric(Protocol):
         """Other numbers that users of this metric look at, by name."""
 
 
-KINDS: dict[str, Metric] = {"mean_iou": MeanIoU(), "accuracy": Accuracy()}
+KINDS: dict[str, Metric] = {
+    "mean_iou": MeanIoU(),
+    "accuracy": Accuracy(),
+    "coco_ap": CocoAP(),
+    "nuscenes_detection": NuScenesDetection(),
+}
 
 
 def merge(states: Sequence[State], spec: Spec) -> State:

@@ -1,4 +1,4 @@
-"""`python -m sparsevit.data.make imagenet|cityscapes|ade20k OUT`: a small set in a real format."""
+"""`python -m sparsevit.data.make imagenet|cityscapes|ade20k|coco|nuscenes OUT`: small real formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from sparsevit.data.make import ade20k, cityscapes, imagenet
+from sparsevit.data.make import ade20k, cityscapes, coco, imagenet, nuscenes
 from sparsevit.errors import ConfigError, SparseViTError
 
 Out = Annotated[Path, typer.Argument(help="Folder to write into: a new or an empty one.")]
@@ -66,6 +66,26 @@ def make_ade20k(
     """ADEChallengeData2016: rooms and coasts of 150 classes; 384x512 without --size."""
     counts = {"train": train, "val": val}
     _make(out, train + val, lambda: ade20k.make(out, counts, _size(size), seed), ade20k.FOLDER)
+
+
+@app.command("coco", epilog=EXAMPLE + "coco /tmp/coco --train 200 --val 50")
+def make_coco(out: Out, train: Train = 24, val: Val = 8, size: Size = None, seed: Seed = 0) -> None:
+    """annotations/instances_SPLIT2017.json and SPLIT2017: scenes of 12 of COCO's 80 categories, with
+    crowds; 480x640 or 640x480 without --size."""
+    counts = {"train": train, "val": val}
+    _make(out, train + val, lambda: coco.make(out, counts, _size(size), seed))
+
+
+@app.command("nuscenes", epilog=EXAMPLE + "nuscenes /tmp/nuscenes --train 40 --size 225x400")
+def make_nuscenes(
+    out: Out, train: Train = 20, val: Val = 10, size: Size = None, seed: Seed = 0
+) -> None:
+    """v1.0-trainval: drives of five samples, six cameras each; 900x1600 without --size.
+
+    --train and --val are samples: six images each.
+    """
+    counts = {"train": train, "val": val}
+    _make(out, train + val, lambda: nuscenes.make(out, counts, _size(size), seed))
 
 
 def _make(out: Path, images: int, start: Callable[[], Iterator[Path]], inside: str = "") -> None:

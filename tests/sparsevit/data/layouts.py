@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,12 +15,14 @@ from PIL import Image
 from sparsevit.data.ade20k import ADE20K
 from sparsevit.data.base import Reader
 from sparsevit.data.cityscapes import CLASS_NAMES, Cityscapes
+from sparsevit.data.coco import Coco
 from sparsevit.data.image_folder import ImageFolder
 from sparsevit.data.segmentation_folder import SegmentationFolder
 
 SIZE = (20, 30)  # height, width
 ADE_NAMES = tuple(f"thing {i}" for i in range(150))
 FOLDER_NAMES = ("road", "car", "sky", "tree")
+COCO_CATEGORIES = {1: "person", 18: "dog", 90: "toothbrush"}
 WNIDS = ("n01440764", "n01443537")
 
 
@@ -93,11 +96,36 @@ def cityscapes(root: Path) -> Layout:
     return Layout(root, Cityscapes, CLASS_NAMES, image, labels)
 
 
+def coco(root: Path) -> Layout:
+    annotations = []
+    for number, key in enumerate(COCO_CATEGORIES):
+        annotations.append({
+            "id": number + 1, "image_id": 7, "category_id": key, "iscrowd": 0,
+            "bbox": [2.0, 3.0, 10.0, 12.0], "area": 96.0,
+            "segmentation": [[2.0, 3.0, 12.0, 3.0, 12.0, 15.0, 2.0, 15.0]],
+        })  # fmt: skip
+    images = []
+    for seed, (number, name) in enumerate(((7, "a"), (30, "b"))):
+        write_image(root / "val" / f"{name}.jpg", seed)
+        images.append(
+            {"id": number, "file_name": f"{name}.jpg", "height": SIZE[0], "width": SIZE[1]}
+        )
+    categories = [{"id": key, "name": name} for key, name in COCO_CATEGORIES.items()]
+    table = root / "annotations" / "instances_val.json"
+    table.parent.mkdir()
+    table.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    names = tuple(COCO_CATEGORIES.values())
+    return Layout(root, Coco, names, root / "val" / "a.jpg")
+
+
 LAYOUTS: dict[str, Callable[[Path], Layout]] = {
     "image_folder": image_folder,
     "segmentation_folder": segmentation_folder,
     "ade20k": ade20k,
     "cityscapes": cityscapes,
+    "coco": coco,
 }
 
 

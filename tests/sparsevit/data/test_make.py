@@ -15,9 +15,12 @@ from PIL import Image
 from sparsevit.data.ade20k import ADE20K, CLASS_NAMES
 from sparsevit.data.cityscapes import CLASS_NAMES as CITY_NAMES
 from sparsevit.data.cityscapes import LABEL_IDS, Cityscapes
+from sparsevit.data.coco import CLASS_NAMES as COCO_NAMES
+from sparsevit.data.coco import Coco
 from sparsevit.data.copies import copies, image_files
 from sparsevit.data.image_folder import ImageFolder
-from sparsevit.data.make import ade20k, cityscapes, imagenet
+from sparsevit.data.make import ade20k, cityscapes, coco, imagenet
+from sparsevit.data.make.outlines import polygons
 from sparsevit.data.make.scene import Scene, ellipse
 from sparsevit.errors import ConfigError
 from sparsevit.tasks.semantic import SegmentationModel
@@ -27,12 +30,13 @@ COUNTS = {"train": 12, "val": 6}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three sets, small."""
+    """The sets, small."""
     out = tmp_path_factory.mktemp("made")
     for path in imagenet.make(out / "imagenet", COUNTS, None, seed=0, classes=5):
         assert path.is_file()
     assert len([*cityscapes.make(out / "cityscapes", COUNTS, (128, 256), seed=0)]) == 18
     assert len([*ade20k.make(out / "ade20k", COUNTS, (96, 128), seed=0)]) == 18
+    assert len([*coco.make(out / "coco", COUNTS, (96, 128), seed=0)]) == 18
     return out
 
 
@@ -137,11 +141,61 @@ def test_ade20k_is_read_and_its_table_counts_it(made: Path) -> None:
     assert scenes[0] == "ADE_train_00000001 living_room"
 
 
+@pytest.mark.parametrize(("split", "count"), COUNTS.items())
+def test_pycocotools_reads_coco_as_we_do(made: Path, split: str, count: int) -> None:
+    from pycocotools.coco import COCO
+
+    stock = COCO(str(made / "coco" / "annotations" / f"instances_{split}2017.json"))
+    ours = Coco(made / "coco", split, COCO_NAMES)
+    ours.check()
+    assert sorted(stock.imgs) == [image.id for _, image in ours.images]
+    assert len(ours) == count
+    assert sorted(stock.getCatIds()) == [*ours.class_of]
+    for index in range(count):
+        _, target = ours.sample(index)
+        expected = stock.loadAnns(stock.getAnnIds(target.image_id))
+        assert len(target) == len(expected)
+        for place, (annotation, bitmap) in enumerate(zip(expected, target.bitmaps(), strict=True)):
+            assert np.array_equal(stock.annToMask(annotation), bitmap)
+            assert ours.class_of[annotation["category_id"]] == target.classes[place]
+            assert annotation["bbox"] == target.boxes[place].tolist()
+            assert annotation["area"] == target.areas[place] == bitmap.sum()
+            left, top, width, height = target.boxes[place].astype(int)
+            inside = bitmap[top : top + height, left : left + width]
+            assert inside.sum() == bitmap.sum()
+            edges = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+            assert all(edge.any() for edge in edges)
+
+
+def test_objects_of_coco_do_not_overlap_and_some_are_crowds(tmp_path: Path) -> None:
+    list(coco.make(tmp_path, {"train": 12}, (120, 160), seed=0))
+    data = Coco(tmp_path, "train", COCO_NAMES)
+    targets = [data.sample(i)[1] for i in range(len(data))]
+    assert all(target.bitmaps().sum(0).max() == 1 for target in targets)
+    assert 0 < sum(int(target.crowd.sum()) for target in targets) < len(targets)
+    assert len({name for t in targets for name in t.classes.tolist()}) > 8
+
+
+def test_outlines_are_exact_and_holes_have_none() -> None:
+    from pycocotools import mask as tools
+    from scipy.ndimage import binary_fill_holes, gaussian_filter
+
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        mask = binary_fill_holes(gaussian_filter(rng.normal(size=(40, 50)), 2) > 0.1)
+        filled = tools.decode(tools.merge(tools.frPyObjects(polygons(mask), *mask.shape)))
+        assert np.array_equal(filled, mask)
+    ring = np.ones((5, 5), bool)
+    ring[2, 2] = False
+    assert polygons(ring) is None
+
+
 def test_the_made_sets_are_recognised(made: Path) -> None:
     readers = SegmentationModel.readers
     for name, root in (("cityscapes", made / "cityscapes"), ("ade20k", ade_root(made))):
         assert next(n for n, reader in readers.items() if reader.recognises(root)) == name
     assert ImageFolder.recognises(made / "imagenet")
+    assert Coco.recognises(made / "coco")
 
 
 def test_training_and_validation_share_no_image(made: Path) -> None:
@@ -149,6 +203,7 @@ def test_training_and_validation_share_no_image(made: Path) -> None:
         (ImageFolder, made / "imagenet", [str(i) for i in range(5)]),
         (Cityscapes, made / "cityscapes", CITY_NAMES),
         (ADE20K, ade_root(made), CLASS_NAMES),
+        (Coco, made / "coco", COCO_NAMES),
     )
     for reader, root, names in sets:
         train, val = (reader(root, split, names) for split in ("train", "val"))
@@ -172,11 +227,12 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
         list(imagenet.make(tmp_path / name / "imagenet", counts, None, seed, classes=2))
         list(cityscapes.make(tmp_path / name / "cityscapes", counts, (64, 128), seed))
         list(ade20k.make(tmp_path / name / "ade20k", counts, (64, 96), seed))
+        list(coco.make(tmp_path / name / "coco", counts, (64, 96), seed))
     one, two, three = (digests(tmp_path / name) for name in ("one", "two", "three"))
     assert one == two
     assert one.keys() == three.keys()
     images = [name for name in one if re.search(r"JPEG|jpg|leftImg8bit\.png", name)]
-    assert len(images) == 12
+    assert len(images) == 16
     assert not any(one[name] == three[name] for name in images)
 
 
@@ -229,7 +285,7 @@ def test_a_size_that_is_none_is_refused(tmp_path: Path, size: str) -> None:
 
 
 def test_help_shows_examples() -> None:
-    for name in ("imagenet", "cityscapes", "ade20k"):
+    for name in ("imagenet", "cityscapes", "ade20k", "coco"):
         done = run(name, "--help")
         assert done.returncode == 0
         assert f"python -m sparsevit.data.make {name}" in " ".join(done.stdout.split())
