@@ -1,6 +1,7 @@
 """A device process whose work is made up: `python fake_device.py`, for tests of its supervision.
 
 FAKE_LOG=FILE on the command line: it writes every request down there, one JSON line each.
+FAKE_FATAL={"genes": [...]} or {"shard": 1, "image": 12}: it dies of that candidate, or of that image.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ from tests.worker import rows
 from worker.device import serve
 
 OPTIONS = dict(option.split("=", 1) for option in sys.argv[1:] if "=" in option)
+
+
+def is_fatal(payload: Mapping[str, Any], fatal: Mapping[str, Any]) -> bool:
+    """Whether a unit has to do with what FAKE_FATAL names."""
+    if "genes" in fatal:
+        return fatal["genes"] in payload.get("candidates", [])
+    if "shard" not in payload or payload["shard"] != fatal.get("shard"):
+        return False
+    first, end = payload.get("images", (0, 1000)) or (0, 0)
+    return first <= fatal["image"] < end
 
 
 class FakeWork:
@@ -50,6 +61,8 @@ class FakeWork:
                 log.write(json.dumps(request) + "\n")
         if request["kind"] != "test":
             time.sleep(float(OPTIONS.get("FAKE_SECONDS", "0")))
+            if is_fatal(request["payload"], json.loads(OPTIONS.get("FAKE_FATAL", "{}"))):
+                os.kill(os.getpid(), signal.SIGSEGV)
             return rows.simulate(request["kind"], request["payload"])
         return getattr(self, f"do_{request['payload']['do']}")(request["payload"], report)
 

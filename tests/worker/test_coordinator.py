@@ -215,7 +215,7 @@ class TestSearch:
         budget = 0.6 * 43.0
         assert all(row.latency_ms <= budget for row in world.evaluations)
         assert world.job.progress == {
-            "done": 0, "failed": 0, "total": 18, "generation": 0, "best": None, "training": None,
+            "done": 0, "failed": 0, "total": 18, "generation": 0, "best": None, "stop": None, "training": None,
         }  # fmt: skip
 
     def test_it_waits_for_every_shard(self) -> None:
@@ -463,7 +463,7 @@ class TestTraining:
 
 
 class TestEnds:
-    @pytest.mark.parametrize("kind", list(UnitKind))
+    @pytest.mark.parametrize("kind", [kind for kind in UnitKind if kind != UnitKind.PROBE])
     def test_a_failed_unit_fails_the_job_with_its_error(self, kind: UnitKind) -> None:
         world = trained()
         world.settle()

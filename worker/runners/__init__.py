@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from service.domain.status import TRAINING_KINDS
 from worker.files import check_checkpoint, check_dataset, check_files, check_training
 from worker.requests import session_arguments
-from worker.runners import calibrate, evaluate, inspect, measure, train
+from worker.runners import calibrate, evaluate, inspect, measure, probe, train
 from worker.warm import WarmSessions
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ RUNNERS: dict[str, Runner] = {
     "calibrate": calibrate.run,
     "adapt": train.adapt,
     "evaluate": evaluate.run,
+    "probe": probe.run,
     "measure": measure.run,
     "finetune": train.finetune,
 }
