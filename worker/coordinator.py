@@ -14,22 +14,21 @@ applies it takes the next step until the answer is WAIT.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from service.domain.records import Evaluation, Job, Proposal, Unit
-from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
-from sparsevit import metrics
+from service.domain.records import Evaluation, Job, Unit
+from service.domain.status import JobStatus, Stage, UnitKind, UnitState
 from sparsevit.errors import BudgetUnreachable, ConfigError, SparseViTError
-from sparsevit.search import answers, choices, strategies
+from sparsevit.search import answers, choices
 from sparsevit.search.latency_map import LatencyMap
-from sparsevit.sparsity.config import Genes
-from worker.decisions import WAIT, Decision, End, Generation, NewUnit, Score
+from sparsevit.search.racing import Folds
+from worker.decisions import WAIT, Decision, End, NewUnit
+from worker.generations import search
 from worker.job_rows import JobRows
-from worker.progress import estimated_finish, progress_of
+from worker.progress import progress_of
 from worker.slices import first_slice, next_slice, trained_weights
 
 AGAIN = 0
@@ -41,11 +40,13 @@ def step(
     units: Sequence[Unit],
     evaluations: Sequence[Evaluation],
     latency_map: LatencyMap | None,
+    rival_folds: Mapping[int, Folds] | None = None,
 ) -> Decision:
     """The job's next transition.
 
     units: at least those of its stage, and of its last generation. latency_map: the one that
-    stands under the key the inspection names, or None.
+    stands under the key the inspection names, or None. rival_folds: by id of the evaluation, of the
+    rivals of its last generation.
     """
     if job.status.terminal:
         return WAIT
@@ -55,8 +56,9 @@ def step(
     for unit in units:
         if unit.state == UnitState.FAILED:
             return Decision(end=End(JobStatus.FAILED, error=unit.error))
+    rows = JobRows(job, units, evaluations, latency_map, rival_folds or {})
     try:
-        return _STAGES[job.stage or Stage.INSPECT](JobRows(job, units, evaluations, latency_map))
+        return _STAGES[job.stage or Stage.INSPECT](rows)
     except SparseViTError as error:
         # About what was asked for, such as a space too large to search: the user can act on it.
         return Decision(end=_failed(error))
@@ -137,71 +139,6 @@ def _adapt(rows: JobRows) -> Decision:
     )
 
 
-def _search(rows: JobRows) -> Decision:
-    if any(row.state == EvaluationState.PENDING for row in rows.evaluations):
-        return _score_generation(rows)
-    number = max((row.generation for row in rows.evaluations), default=-1) + 1
-    candidates = strategies.STRATEGIES[rows.search["strategy"]](
-        rows.space,
-        rows.map,
-        rows.feasible.budget_ms,
-        rows.scope,
-        rows.settings,
-        rows.history,
-        number,
-    )
-    if candidates:
-        return _open_generation(rows, number, candidates)
-    total = len(rows.evaluations)
-    return Decision(
-        stage=Stage.VERIFY, progress=progress_of(rows.evaluations, {}, total, number - 1)
-    )
-
-
-def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) -> Decision:
-    predicted = rows.map.predict(candidates, rows.scope)
-    proposals = tuple(
-        Proposal(json.dumps(rows.space.key(genes)), list(genes), float(ms))
-        for genes, ms in zip(candidates, predicted, strict=True)
-    )
-    shards = rows.inspection["shards"]
-    payload = {
-        "generation": number,
-        "candidates": [list(genes) for genes in candidates],
-        "shards": shards,
-    }
-    units = tuple(
-        NewUnit(UnitKind.EVALUATE, {**payload, "shard": shard}, number, shard)
-        for shard in range(shards)
-    )
-    return Decision(
-        generation=Generation(number, proposals),
-        units=units,
-        progress=progress_of(rows.evaluations, {}, rows.planned, number),
-        estimated_finish_at=estimated_finish(rows),
-    )
-
-
-def _score_generation(rows: JobRows) -> Decision:
-    pending = [row for row in rows.evaluations if row.state == EvaluationState.PENDING]
-    number = pending[0].generation
-    shards = [u for u in rows.units if u.kind == UnitKind.EVALUATE and u.generation == number]
-    results = [unit.result for unit in shards if unit.result is not None]
-    if len(results) < rows.inspection["shards"]:
-        return WAIT
-    metric = rows.inspection["metric"]
-    scores = {
-        row.id: metrics.value(
-            metrics.merge([result["states"][row.position] for result in results], metric), metric
-        )
-        for row in pending
-    }
-    return Decision(
-        scores=tuple(Score(row_id, value) for row_id, value in scores.items()),
-        progress=progress_of(rows.evaluations, scores, rows.planned, number),
-    )
-
-
 def _verify(rows: JobRows) -> Decision:
     first = rows.the(UnitKind.MEASURE)
     if first is None:
@@ -274,7 +211,7 @@ _STAGES: dict[Stage, Callable[[JobRows], Decision]] = {
     Stage.INSPECT: _inspect,
     Stage.CALIBRATE: _calibrate,
     Stage.ADAPT: _adapt,
-    Stage.SEARCH: _search,
+    Stage.SEARCH: search,
     Stage.VERIFY: _verify,
     Stage.FINETUNE: _finetune,
 }

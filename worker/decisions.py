@@ -9,6 +9,7 @@ from typing import Any
 
 from service.domain.records import Proposal
 from service.domain.status import JobStatus, Stage, UnitKind
+from sparsevit.search.moves import Dropped
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,29 @@ class Generation:
 
 @dataclass(frozen=True)
 class Score:
-    """The metric of a candidate whose every shard is done."""
+    """The metric of a candidate whose every shard is done, on so many images. folds: its metric
+    states, where later candidates may race against it."""
 
     evaluation_id: int
     metric: float
+    images: int
+    folds: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A candidate that is surely beaten, with what is known of it."""
+
+    evaluation_id: int
+    known: Dropped
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A candidate that cannot be evaluated, and why."""
+
+    evaluation_id: int
+    error: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,8 @@ class Decision:
     units: tuple[NewUnit, ...] = ()
     generation: Generation | None = None
     scores: tuple[Score, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    failures: tuple[Failure, ...] = ()
     verdicts: tuple[str, ...] = ()
     progress: Mapping[str, Any] | None = None
     estimated_finish_at: datetime | None = None

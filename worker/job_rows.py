@@ -13,6 +13,8 @@ from service.domain.status import EvaluationState, UnitKind
 from sparsevit.search import choices, evolution
 from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.latency_map import LatencyMap
+from sparsevit.search.moves import Dropped
+from sparsevit.search.racing import Folds
 from sparsevit.search.space import SearchSpace
 
 
@@ -24,6 +26,7 @@ class JobRows:
     units: Sequence[Unit]
     evaluations: Sequence[Evaluation]
     latency_map: LatencyMap | None
+    rival_folds: Mapping[int, Folds]
 
     @property
     def inspection(self) -> Mapping[str, Any]:
@@ -79,15 +82,7 @@ class JobRows:
         """Ended evaluations in the order of their proposal, whatever order they ended in."""
         ended = [row for row in self.evaluations if row.state != EvaluationState.PENDING]
         ended.sort(key=lambda row: (row.generation, row.position))
-        return [
-            evolution.Evaluation(
-                tuple(row.genes),
-                row.generation,
-                math.nan if row.metric is None else row.metric,
-                row.latency_ms,
-            )
-            for row in ended
-        ]
+        return [_ended(row) for row in ended]
 
     @property
     def finetuned(self) -> bool:
@@ -98,3 +93,13 @@ class JobRows:
         """The job's one unit of this kind; where there are two, they differ by shard."""
         found = (unit for unit in self.units if (unit.kind, unit.shard) == (kind, shard))
         return next(found, None)
+
+
+def _ended(row: Evaluation) -> evolution.Evaluation:
+    genes, dropped = tuple(row.genes), None
+    if row.state == EvaluationState.DROPPED:
+        low, high = row.metric_interval or (0.0, 1.0)
+        dropped = Dropped(row.metric or 0.0, (low, high), row.images or 0)
+    done = row.state == EvaluationState.DONE and row.metric is not None
+    metric = row.metric if done else math.nan
+    return evolution.Evaluation(genes, row.generation, metric, row.latency_ms, dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,17 +17,20 @@ def progress_of(
     scores: Mapping[int, float],
     total: int,
     generation: int | None,
+    dropped: int = 0,
+    failed: int = 0,
 ) -> dict[str, Any]:
-    """Counters that equal the rows once `scores` are applied."""
-    done = [
+    """Counters that equal the rows once `scores`, and so many drops and failures, are applied."""
+    scored = [
         (scores.get(row.id, row.metric), row.latency_ms)
         for row in evaluations
         if row.state == EvaluationState.DONE or row.id in scores
     ]
-    best = max(done, key=lambda pair: (pair[0], -pair[1]), default=None)
+    count = Counter(row.state for row in evaluations)
+    best = max(scored, key=lambda pair: (pair[0], -pair[1]), default=None)
     return {
-        "done": len(done),
-        "failed": sum(row.state == EvaluationState.FAILED for row in evaluations),
+        "done": len(scored) + dropped + count[EvaluationState.DROPPED],
+        "failed": failed + count[EvaluationState.FAILED],
         "total": total,
         "generation": generation,
         "best": None if best is None else {"metric": best[0], "latency_ms": best[1]},

@@ -32,7 +32,6 @@ UNITS_OF = {
     Stage.INSPECT: UnitKind.INSPECT,
     Stage.CALIBRATE: UnitKind.CALIBRATE,
     Stage.ADAPT: UnitKind.ADAPT,
-    Stage.SEARCH: UnitKind.EVALUATE,
     Stage.VERIFY: UnitKind.MEASURE,
     Stage.FINETUNE: UnitKind.FINETUNE,
 }
@@ -75,10 +74,11 @@ def _is_busy(session: Session, job: Job) -> bool:
 def _decide(session: Session, job: Job) -> Decision:
     evaluations = EvaluationRepository(session).for_job(job.id)
     units = _units(session, job, evaluations)
+    rival_folds = EvaluationRepository(session).rival_folds(job.id)
     record = _latency_map(session, job)
     try:
         latency_map = None if record is None else LatencyMap.from_dict(record.document)
-        return step(job, units, evaluations, latency_map)
+        return step(job, units, evaluations, latency_map, rival_folds)
     except Exception:
         # The same rows give the same error for ever: a job must end, not be stepped on for ever.
         logger.exception("the next step of a job failed", extra={"job_id": job.id})
@@ -87,11 +87,11 @@ def _decide(session: Session, job: Job) -> Decision:
 
 def _units(session: Session, job: Job, evaluations: Sequence[Evaluation]) -> list[Unit]:
     """The units of the job's stage; of a search, those of its last generation."""
-    stage = job.stage or Stage.INSPECT
-    generation = None
-    if stage == Stage.SEARCH:
-        generation = max((row.generation for row in evaluations), default=0)
-    return UnitRepository(session).for_job(job.id, UNITS_OF[stage], generation)
+    stage, units = job.stage or Stage.INSPECT, UnitRepository(session)
+    if stage != Stage.SEARCH:
+        return units.for_job(job.id, UNITS_OF[stage])
+    generation = max((row.generation for row in evaluations), default=0)
+    return units.for_job(job.id, generation=generation)
 
 
 def _latency_map(session: Session, job: Job) -> LatencyMapRecord | None:
@@ -159,14 +159,18 @@ def _keep_map_and_receipts(session: Session, job: Job, decision: Decision) -> No
 def _add_rows(session: Session, job: Job, decision: Decision) -> None:
     evaluations = EvaluationRepository(session)
     for score in decision.scores:
-        evaluations.finish(score.evaluation_id, score.metric)
+        evaluations.finish(score.evaluation_id, score.metric, score.images, score.folds)
+    for drop in decision.drops:
+        known = drop.known
+        evaluations.drop(drop.evaluation_id, known.metric, known.interval, known.images)
+    for failure in decision.failures:
+        evaluations.fail(failure.evaluation_id, dict(failure.error))
     if decision.generation is not None:
         evaluations.add(job.id, decision.generation.number, decision.generation.proposals)
     units = UnitRepository(session)
     for unit in decision.units:
-        units.add(
-            job.id, unit.kind, dict(unit.payload), unit.generation, unit.shard, device=job.device
-        )
+        place = (unit.generation, unit.shard, unit.part)
+        units.add(job.id, unit.kind, dict(unit.payload), *place, device=job.device)
 
 
 def _end(session: Session, job: Job, end: End) -> None:

@@ -25,7 +25,7 @@ class TrainingProgress(ApiObject):
 class Progress(ApiObject):
     """How far a job is."""
 
-    done: int = Field(description="Candidates evaluated.")
+    done: int = Field(description="Candidates evaluated, those that were dropped included.")
     failed: int = Field(description="Candidates that could not be evaluated.")
     total: int | None = Field(description="Candidates to evaluate, at most; null: not known yet.")
     generation: int | None = Field(description="Generation being evaluated, from 0.")
@@ -125,7 +125,7 @@ class JobList(ApiObject):
 
 
 class CandidateObject(ApiObject):
-    """One evaluated (or failed, or pending) candidate."""
+    """One evaluated (or dropped, failed, pending) candidate."""
 
     id: str
     object: Literal["candidate"]
@@ -133,8 +133,18 @@ class CandidateObject(ApiObject):
     position: int = Field(description="Order of proposal within the generation, from 0.")
     genes: list[int] = Field(description="Sparsity level (tenths dropped) of each block pair.")
     state: EvaluationState
-    metric: float | None
-    metric_interval: list[float] | None
+    metric: float | None = Field(
+        description="On the first `images` images of the search split, in their fixed random order."
+    )
+    metric_interval: list[float] | None = Field(
+        description="Of a dropped candidate: where its metric on all of them would lie, with 95% "
+        "confidence. null: it is known."
+    )
+    images: int | None = Field(description="Images it was evaluated on; null until it has ended.")
+    rival: str | None = Field(
+        description="The candidate it races against, the best parent that is predicted no slower. "
+        "null: it is evaluated to the end."
+    )
     predicted_latency_ms: float = Field(description="By the latency map, not measured.")
     finished_at: datetime | None
 
@@ -205,6 +215,7 @@ def job_summary(job: Job) -> Json:
 
 def _links(job_id: str) -> dict[str, str]:
     parts = ("cancel", "config", "weights", "pareto", "windows.png", "latency.png", "candidates")
+    parts += ("events",)
     return {"self": f"/jobs/{job_id}"} | {
         part.partition(".")[0]: f"/jobs/{job_id}/{part}" for part in parts
     }
@@ -221,6 +232,8 @@ def candidate_object(evaluation: Evaluation) -> Json:
         "state": evaluation.state,
         "metric": evaluation.metric,
         "metric_interval": evaluation.metric_interval,
+        "images": evaluation.images,
+        "rival": None if evaluation.rival_id is None else evaluation_id(evaluation.rival_id),
         "predicted_latency_ms": evaluation.latency_ms,
         "finished_at": timestamp(evaluation.finished_at),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, func, select, update
@@ -10,10 +10,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.db.models import EvaluationRow, table_of
-from service.domain.records import Evaluation, Proposal
+from service.domain.records import Evaluation, Json, Proposal
 from service.domain.status import EvaluationState
 
 _EVALUATIONS = table_of(EvaluationRow)
+_READ = [column for column in _EVALUATIONS.c if column.name != "folds"]
 _CLOCK = func.clock_timestamp()
 
 
@@ -42,6 +43,7 @@ class EvaluationRepository:
                 "genes": proposal.genes,
                 "state": EvaluationState.PENDING,
                 "latency_ms": proposal.latency_ms,
+                "rival_id": proposal.rival_id,
             }
             for position, proposal in enumerate(proposals)
         ]
@@ -51,43 +53,66 @@ class EvaluationRepository:
         return len(self._session.scalars(statement).all())
 
     def finish(
-        self, evaluation_id: int, metric: float, metric_interval: Sequence[float] | None = None
+        self,
+        evaluation_id: int,
+        metric: float,
+        images: int,
+        folds: Sequence[Any] | None = None,
     ) -> bool:
-        """pending -> done with its metric. False: it was finished before, and stays as it was."""
+        """pending -> done with its metric on all images; see `rival_folds` on folds."""
+        values = {"metric": metric, "images": images, "folds": folds}
+        return self._end(evaluation_id, EvaluationState.DONE, values)
+
+    def drop(
+        self, evaluation_id: int, metric: float, interval: Sequence[float], images: int
+    ) -> bool:
+        """pending -> dropped, with its metric on so many images and an interval of that on all."""
+        values = {"metric": metric, "metric_interval": list(interval), "images": images}
+        return self._end(evaluation_id, EvaluationState.DROPPED, values)
+
+    def fail(self, evaluation_id: int, error: Json) -> bool:
+        """pending -> failed, with the reason."""
+        return self._end(evaluation_id, EvaluationState.FAILED, {"error": error})
+
+    def _end(self, evaluation_id: int, state: EvaluationState, values: Mapping[str, Any]) -> bool:
+        """False: it had ended before, and stays as it was."""
         statement = (
             update(_EVALUATIONS)
             .where(
                 _EVALUATIONS.c.id == evaluation_id,
                 _EVALUATIONS.c.state == EvaluationState.PENDING,
             )
-            .values(
-                state=EvaluationState.DONE,
-                metric=metric,
-                metric_interval=None if metric_interval is None else list(metric_interval),
-                finished_at=_CLOCK,
-            )
+            .values(state=state, finished_at=_CLOCK, **values)
             .returning(_EVALUATIONS.c.id)
         )
         return self._session.execute(statement).one_or_none() is not None
 
+    def rival_folds(self, job_id: str) -> dict[int, list[Any]]:
+        """The folds that a job's pending evaluations race against, by id of the evaluation."""
+        columns = _EVALUATIONS.c
+        pending = (columns.job_id == job_id) & (columns.state == EvaluationState.PENDING)
+        rivals = select(columns.rival_id).where(pending, columns.rival_id.is_not(None))
+        statement = select(columns.id, columns.folds).where(columns.id.in_(rivals))
+        return {row.id: row.folds for row in self._session.execute(statement)}
+
     def for_job(self, job_id: str) -> list[Evaluation]:
         """A job's evaluations in order of proposal."""
         columns = _EVALUATIONS.c
-        statement = select(*columns).where(columns.job_id == job_id)
+        statement = select(*_READ).where(columns.job_id == job_id)
         statement = statement.order_by(columns.generation, columns.position)
         return [_evaluation(row) for row in self._session.execute(statement)]
 
     def get(self, job_id: str, evaluation_id: int) -> Evaluation | None:
         """One of the job's evaluations."""
         columns = _EVALUATIONS.c
-        statement = select(*columns).where(columns.id == evaluation_id, columns.job_id == job_id)
+        statement = select(*_READ).where(columns.id == evaluation_id, columns.job_id == job_id)
         row = self._session.execute(statement).one_or_none()
         return None if row is None else _evaluation(row)
 
     def page(self, job_id: str, limit: int, after: Evaluation | None = None) -> list[Evaluation]:
         """A job's evaluations, oldest first, from the one that follows `after`."""
         columns = _EVALUATIONS.c
-        statement = select(*columns).where(columns.job_id == job_id)
+        statement = select(*_READ).where(columns.job_id == job_id)
         if after is not None:
             statement = statement.where(columns.id > after.id)
         statement = statement.order_by(columns.id).limit(limit)

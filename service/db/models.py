@@ -138,7 +138,11 @@ class UnitRow(Base):
 
 
 class EvaluationRow(Base):
-    """One candidate of a job, counted once: a config is unique within its job."""
+    """One candidate of a job, counted once: a config is unique within its job.
+
+    rival_id: the evaluation it races against. folds: metric states on parts of the images, of those
+    that may become somebody's rival; no reader of evaluations gets them.
+    """
 
     __tablename__ = "evaluations"
 
@@ -151,7 +155,10 @@ class EvaluationRow(Base):
     state: Mapped[str]
     metric: Mapped[float | None] = mapped_column(Float(53))
     metric_interval: Mapped[list[float] | None] = mapped_column(JSONB(none_as_null=True))
+    images: Mapped[int | None]
     latency_ms: Mapped[float] = mapped_column(Float(53))
+    rival_id: Mapped[int | None]
+    folds: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     finished_at: Mapped[datetime | None]

@@ -16,10 +16,22 @@ from sqlalchemy.orm import Session
 
 from service.db.models import JobRow, UnitRow, table_of
 from service.domain.records import Json, Unit
-from service.domain.status import MAX_ATTEMPTS, QUIET_KINDS, JobStatus, UnitKind, UnitState
+from service.domain.status import (
+    MAX_ATTEMPTS,
+    QUIET_KINDS,
+    SHARD_ATTEMPTS,
+    SPLIT_KINDS,
+    JobStatus,
+    UnitKind,
+    UnitState,
+)
 
 _UNITS = table_of(UnitRow)
 _CLOCK = func.clock_timestamp()
+_FAILURES = _UNITS.c.failures + 1
+_WHOLE_SHARD = (_UNITS.c.kind == UnitKind.EVALUATE) & (_UNITS.c.part == -1)
+_SPENT = case((_WHOLE_SHARD, SHARD_ATTEMPTS), else_=MAX_ATTEMPTS) <= _FAILURES
+_GIVEN_UP = case((_UNITS.c.kind.in_(SPLIT_KINDS), UnitState.BROKEN), else_=UnitState.FAILED)
 _LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 _UNHELD: dict[str, Any] = {"lease_until": None, "worker_id": None, "device_uuid": None}
 WORKER_LOST = {
@@ -79,6 +91,7 @@ class UnitRepository:
         payload: Json,
         generation: int = -1,
         shard: int = -1,
+        part: int = -1,
         device: str | None = None,
     ) -> int | None:
         """Inserts a pending unit and returns its id; None where the job has that unit already."""
@@ -90,6 +103,7 @@ class UnitRepository:
                 payload=payload,
                 generation=generation,
                 shard=shard,
+                part=part,
                 device=device,
                 state=UnitState.PENDING,
             )
@@ -137,15 +151,14 @@ class UnitRepository:
         return self._leave(unit_id, attempt, UnitState.DONE, {"result": result, "error": None})
 
     def fail(self, unit_id: int, attempt: int, error: Json, retry: bool) -> bool:
-        """leased -> failed; with `retry` -> pending, until it has failed MAX_ATTEMPTS times."""
-        failures = _UNITS.c.failures + 1
-        spent = failures >= MAX_ATTEMPTS
-        state = case((spent, UnitState.FAILED), else_=UnitState.PENDING)
+        """leased -> failed; with `retry` -> pending, until it has failed as often as it may: it is
+        failed then, or broken where it can be taken apart."""
+        state = case((_SPENT, _GIVEN_UP), else_=UnitState.PENDING)
         values = {
             "error": error,
-            "failures": failures,
+            "failures": _FAILURES,
             "state": state if retry else UnitState.FAILED,
-            "finished_at": case((spent, _CLOCK), else_=None) if retry else _CLOCK,
+            "finished_at": case((_SPENT, _CLOCK), else_=None) if retry else _CLOCK,
         }
         statement = self._held(unit_id, attempt).values(**values, **_UNHELD)
         return self._session.execute(statement.returning(_UNITS.c.id)).one_or_none() is not None
@@ -178,11 +191,11 @@ class UnitRepository:
         )
         return len(self._session.scalars(statement).all())
 
-    def expire(self, max_attempts: int = MAX_ATTEMPTS) -> list[str]:
+    def expire(self) -> list[str]:
         """Takes back leases that are over; returns the ids of the jobs they belong to.
 
-        Such a unit becomes pending again, failed (WORKER_LOST) once it has failed `max_attempts`
-        times, or cancelled where its job no longer wants it.
+        Such a unit has failed once more (WORKER_LOST; see `fail`), or is cancelled where its job no
+        longer wants it.
         """
         over = (
             select(_UNITS.c.id)
@@ -190,7 +203,6 @@ class UnitRepository:
             .with_for_update(skip_locked=True)
         )
         status = select(JobRow.status).where(JobRow.id == _UNITS.c.job_id).scalar_subquery()
-        failures = _UNITS.c.failures + 1
         wanted = status.in_(_LIVE)
         statement = (
             update(_UNITS)
@@ -198,12 +210,12 @@ class UnitRepository:
             .values(
                 state=case(
                     (~wanted, UnitState.CANCELLED),
-                    (failures >= max_attempts, UnitState.FAILED),
+                    (_SPENT, _GIVEN_UP),
                     else_=UnitState.PENDING,
                 ),
-                failures=failures,
+                failures=_FAILURES,
                 error=WORKER_LOST,
-                finished_at=case((~wanted | (failures >= max_attempts), _CLOCK), else_=None),
+                finished_at=case((~wanted | _SPENT, _CLOCK), else_=None),
                 **_UNHELD,
             )
             .returning(_UNITS.c.job_id)

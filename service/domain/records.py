@@ -145,7 +145,9 @@ class Unit:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """One candidate of a job. `latency_ms` is the map's prediction; `position` its place in the
-    order of proposal within the generation; `error` {"code", "message"} why it failed."""
+    order of proposal within the generation; `error` {"code", "message"} why it failed.
+    `rival_id`: the evaluation it races against, a parent's (None: it does not race). `images`: how
+    many `metric` is taken on."""
 
     id: int
     job_id: str
@@ -156,7 +158,9 @@ class Evaluation:
     state: EvaluationState
     metric: float | None
     metric_interval: list[float] | None
+    images: int | None
     latency_ms: float
+    rival_id: int | None
     error: Json | None
     created_at: datetime
     finished_at: datetime | None
@@ -164,11 +168,13 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate to be evaluated: its key (kept counts as JSON), genes, predicted latency."""
+    """A candidate to be evaluated: its key (kept counts as JSON), genes, predicted latency, and the
+    id of the evaluation it races against."""
 
     config_key: str
     genes: list[int]
     latency_ms: float
+    rival_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +232,13 @@ class MapFigures:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key's record; the key itself is known to its holder alone."""
+    """An API key's record; the key itself is known to its holder alone. `admin`: it opens what is
+    about every owner's jobs together."""
 
     id: str
     owner: str
     sha256: str
     name: str
+    admin: bool
     created_at: datetime
     revoked_at: datetime | None

@@ -205,6 +205,11 @@ class SearchSettings(Strict):
         default=None,
         description="Allowed sparsity levels, tenths of windows dropped; null: 0 to 8.",
     )
+    racing: bool = Field(
+        default=True,
+        description="Drop a candidate that a faster or equally fast parent surely beats before it is "
+        "evaluated on all images. `exhaustive` and `released` never do.",
+    )
     reuse: bool = Field(
         default=True,
         description="Whether evaluations that an earlier search of yours made of the same weights, "

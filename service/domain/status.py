@@ -105,10 +105,12 @@ class UnitState(StrEnum):
 
 
 class EvaluationState(StrEnum):
-    """Where the evaluation of one candidate stands."""
+    """Where the evaluation of one candidate stands. `dropped`: on some of the images it was so far
+    behind a parent that the others were not evaluated."""
 
     PENDING = "pending"
     DONE = "done"
+    DROPPED = "dropped"
     FAILED = "failed"
 
 

@@ -49,6 +49,7 @@ class EvolutionSettings:
     population: proposals per generation. parents: survivors that offspring come from.
     mutation: probability that a gene of a mutant changes. max_evaluations: of the whole search.
     patience: generations without gain that end the search (see stops.py); None: it goes on.
+    racing: candidates that are surely beaten are not evaluated on all images (see racing.py).
     """
 
     population: int = 100
@@ -58,6 +59,7 @@ class EvolutionSettings:
     seed: int = 0
     max_evaluations: int | None = None
     patience: int | None = 8
+    racing: bool = True
 
     def __post_init__(self) -> None:
         for name in ("population", "generations", "parents", "max_evaluations", "patience"):

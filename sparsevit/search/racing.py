@@ -23,16 +23,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from sparsevit import metrics
 from sparsevit.metrics import Spec, State
-from sparsevit.search.moves import Dropped, Evaluation
+from sparsevit.search.moves import Dropped, Evaluation, survivors
 from sparsevit.search.pareto import pareto_front
+
+if TYPE_CHECKING:
+    from sparsevit.search.evolution import EvolutionSettings
 
 RUNG_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 
@@ -45,6 +48,9 @@ MIN_FOLDS = 8
 CONFIDENCE = 0.999
 """Of one comparison, one-sided."""
 
+UNRACED = ("exhaustive", "released")
+"""Strategies that evaluate everything to the end: one is to know every metric, one is as published."""
+
 Z_95 = 1.96
 
 Folds = Sequence[State]
@@ -52,6 +58,11 @@ Folds = Sequence[State]
 
 Key = TypeVar("Key", bound=Hashable)
 Rival = TypeVar("Rival", bound=Hashable)
+
+
+def races(strategy: str, settings: EvolutionSettings) -> bool:
+    """Whether a search races at all."""
+    return settings.racing and strategy not in UNRACED
 
 
 def rungs(shards: int, racing: bool) -> list[int]:
@@ -75,8 +86,18 @@ def images_in(images: int, done: int, shards: int) -> int:
     return images * done // shards
 
 
-def rivals(parents: Sequence[Evaluation], latencies: Sequence[float]) -> list[Evaluation | None]:
-    """Of each candidate, by its predicted latency: the best of the parents that are no slower."""
+def rivals(
+    strategy: str,
+    settings: EvolutionSettings,
+    history: Sequence[Evaluation],
+    budget_ms: float,
+    latencies: Sequence[float],
+) -> list[Evaluation | None]:
+    """Of each candidate, by its predicted latency: the best of the parents that are no slower; None
+    where there is none, or nothing races."""
+    if not races(strategy, settings):
+        return [None for _ in latencies]
+    parents = survivors(history, budget_ms, settings.parents)
     ranked = sorted(parents, key=lambda e: (-e.metric, e.latency_ms, e.genes))
     return [next((e for e in ranked if e.latency_ms <= ms), None) for ms in latencies]
 
@@ -119,14 +140,18 @@ def drops(
     return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class Race:
-    """A generation evaluated rung by rung. folds: of each candidate, as far as it came. dropped: by
-    index. evaluated: how many images each candidate was evaluated on."""
+    """A generation that was evaluated rung by rung.
+
+    folds: of each candidate, as far as it came. metrics: NaN where it was dropped. dropped: what was
+    known then, by index. images: how many each was evaluated on.
+    """
 
     folds: list[list[State]]
-    evaluated: list[int]
-    dropped: dict[int, Dropped] = field(default_factory=dict)
+    metrics: list[float]
+    dropped: dict[int, Dropped]
+    images: list[int]
 
 
 def race(
@@ -143,22 +168,27 @@ def race(
     candidates: how many. rival_of: by index, of each that has one; {} where nothing races.
     evaluate: folds of the given candidates, by index, on one shard.
     """
-    found = Race([[] for _ in range(candidates)], [images] * candidates)
+    folds: list[list[State]] = [[] for _ in range(candidates)]
+    dropped: dict[int, Dropped] = {}
     live, done = list(range(candidates)), 0
     for end in rungs(shards, racing=bool(rival_of)):
         for shard in range(done, end) if live else ():
-            for i, folds in zip(live, evaluate(live, shard), strict=True):
-                found.folds[i] += folds
+            for i, states in zip(live, evaluate(live, shard), strict=True):
+                folds[i] += states
         done = end
         if end < shards:
             so_far = images_in(images, done, shards)
-            folds_of = {i: found.folds[i] for i in live}
-            dropped = drops(folds_of, rival_of, rival_folds, spec, so_far, images)
-            found.dropped |= dropped
-            for i in dropped:
-                found.evaluated[i] = so_far
+            dropped |= drops(
+                {i: folds[i] for i in live}, rival_of, rival_folds, spec, so_far, images
+            )
             live = [i for i in live if i not in dropped]
-    return found
+    scores = [metrics.value(metrics.merge(folds[i], spec), spec) for i in range(candidates)]
+    return Race(
+        folds,
+        [math.nan if i in dropped else score for i, score in enumerate(scores)],
+        dropped,
+        [dropped[i].images if i in dropped else images for i in range(candidates)],
+    )
 
 
 class _Estimate:

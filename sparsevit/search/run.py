@@ -6,19 +6,22 @@ choices.py), so it returns what a job would store.
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sparsevit import metrics
 from sparsevit.errors import ConfigError, DeviceDisturbed, NoFeasibleConfig
-from sparsevit.search import choices
+from sparsevit.search import choices, racing
 from sparsevit.search.evolution import Evaluation, EvolutionSettings
+from sparsevit.search.history import History
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.space import SearchSpace
 from sparsevit.search.steps import MEASURE_SECONDS, Session
+from sparsevit.search.stops import StopReason, next_turn
 from sparsevit.search.strategies import STRATEGIES
 from sparsevit.search.training import train
 from sparsevit.search.verify_again import winner_of
@@ -148,7 +151,7 @@ def _run(
     budget_ms = choices.reachable_budget(asked.budget, latency_map, space, asked.scope)
     if adapt is not None:
         session = _trained(session, inspection, "adapt", folder, asked)
-    history = _search(session, inspection, latency_map, space, budget_ms, asked)
+    history, stop = _search(session, inspection, latency_map, space, budget_ms, asked)
     pictures: dict[str, bytes] = {}
     found = session.measure(
         choices.finalists(history, budget_ms),
@@ -156,7 +159,7 @@ def _run(
         latency_map,
         asked.budget,
         asked.scope,
-        _search_facts(history, asked),
+        _search_facts(history, stop, asked),
         lambda name, content: _keep(pictures, name, content),
         lambda done, total: asked.tell("verify", done, total),
     )
@@ -175,7 +178,14 @@ def _run(
     made = None if session.weights_source == "checkpoint" else Path(session.checkpoint).read_bytes()
     verdicts = list(choices.map_verdicts(latency_map))
     return SearchResult(
-        found["document"], found["front"], history, receipts, latency_map, verdicts, pictures, made
+        found["document"],
+        found["front"],
+        list(history),
+        receipts,
+        latency_map,
+        verdicts,
+        pictures,
+        made,
     )
 
 
@@ -215,37 +225,70 @@ def _search(
     space: SearchSpace,
     budget_ms: float,
     asked: _Asked,
-) -> list[Evaluation]:
-    """Every candidate, generation by generation."""
-    history: list[Evaluation] = []
-    for generation in range(asked.settings.generations):
-        proposals = STRATEGIES[asked.strategy](
-            space, latency_map, budget_ms, asked.scope, asked.settings, history, generation
+) -> tuple[History, StopReason]:
+    """Every candidate, generation by generation, and why there are no more."""
+    history = History()
+    folds: dict[Genes, racing.Folds] = {}
+    for generation in count():
+        turn = next_turn(
+            asked.strategy,
+            space,
+            latency_map,
+            budget_ms,
+            asked.scope,
+            asked.settings,
+            history,
+            generation,
         )
-        if not proposals:
-            break
-        asked.tell("search", len(history), len(history) + len(proposals))
-        states = session.evaluate(proposals, 0, 1)["states"]
-        history += [
-            Evaluation(
-                genes,
-                generation,
-                metrics.value(state, inspection["metric"]),
-                float(latency_map.predict(genes, asked.scope)),
-            )
-            for genes, state in zip(proposals, states, strict=True)
-        ]
-    return history
+        if turn.stop is not None:
+            return history, turn.stop
+        asked.tell("search", len(history), len(history) + len(turn.proposals))
+        latencies = latency_map.predict(turn.proposals, asked.scope).tolist()
+        rivals = racing.rivals(asked.strategy, asked.settings, history, budget_ms, latencies)
+        raced = _raced(session, inspection, turn.proposals, rivals, folds)
+        history.extend(
+            Evaluation(genes, generation, raced.metrics[i], latencies[i], raced.dropped.get(i))
+            for i, genes in enumerate(turn.proposals)
+        )
+        folds |= dict(zip(turn.proposals, raced.folds, strict=True))
+        folds = {one.genes: folds[one.genes] for one in racing.possible_rivals(history)}
+    raise AssertionError("a search ends by a turn")
 
 
-def _search_facts(history: list[Evaluation], asked: _Asked) -> dict[str, Any]:
+def _raced(
+    session: Session,
+    inspection: Mapping[str, Any],
+    proposals: Sequence[Genes],
+    rivals: Sequence[Evaluation | None],
+    folds: Mapping[Genes, racing.Folds],
+) -> racing.Race:
+    """A generation, evaluated as far as each of its candidates gets. folds: of all rivals."""
+    shards = inspection["shards"]
+
+    def on_shard(live: list[int], shard: int) -> list[racing.Folds]:
+        return session.evaluate([proposals[i] for i in live], shard, shards)["states"]
+
+    return racing.race(
+        len(proposals),
+        {i: one.genes for i, one in enumerate(rivals) if one is not None},
+        folds,
+        on_shard,
+        inspection["metric"],
+        inspection["images"],
+        shards,
+    )
+
+
+def _search_facts(history: History, stop: StopReason, asked: _Asked) -> dict[str, Any]:
     return {
         "job_id": None,
         "strategy": asked.strategy,
         "seed": asked.settings.seed,
+        "stop": stop,
         "evaluations": [
             {"genes": list(e.genes), "metric": e.metric, "latency_ms": e.latency_ms}
             for e in history
+            if math.isfinite(e.metric)
         ],
     }
 

@@ -36,6 +36,7 @@ from sparsevit.search.dense_check import check_dense_metric
 from sparsevit.search.fitting import too_large
 from sparsevit.search.inputs import PRECISIONS, check_precision, fill_input, open_device
 from sparsevit.search.latency_map import LatencyMap, Scope, map_facts, map_key
+from sparsevit.search.racing import folds_of_shard
 from sparsevit.search.training import settled_settings
 from sparsevit.search.verify import Verification
 from sparsevit.search.verify_again import verify_again
@@ -236,12 +237,12 @@ class Session:
         shards: int,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """{"states": [metric state of each candidate], "seconds"} on one shard of the search split."""
+        """{"states": metric states [candidate][fold], "seconds"} on one shard of the search split."""
         start = time.perf_counter()
         indices = shard_indices(len(self.splits.search), shard, shards)
-        states = self.states(self.splits.search, candidates, indices, progress)
-        merged = [metrics.merge(batches, self.model.metric) for batches in states]
-        return {"states": merged, "seconds": time.perf_counter() - start}
+        folds = folds_of_shard(shards)
+        states = self.states(self.splits.search, candidates, indices, progress, folds)
+        return {"states": states, "seconds": time.perf_counter() - start}
 
     def states(
         self,
@@ -249,10 +250,19 @@ class Session:
         candidates: Sequence[Genes],
         indices: Sequence[int],
         progress: Progress | None = None,
+        folds: int | None = None,
     ) -> list[list[metrics.State]]:
-        """Metric states [candidate][batch of images], at the job's evaluation threads."""
+        """Metric states [candidate][batch of images, or fold], at the job's evaluation threads."""
         with thread_count(self.evaluation_threads):
-            return evaluate(self.model, candidates, self.score, dataset, indices, progress=progress)
+            return evaluate(
+                self.model,
+                candidates,
+                self.score,
+                dataset,
+                indices,
+                progress=progress,
+                folds=folds,
+            )
 
     def measure(
         self,

@@ -318,15 +318,25 @@ def test_candidates_are_walked_by_their_cursor(api: Api) -> None:
         proposals = [Proposal(f"[{n}]", [n], 10.0 + n) for n in range(3)]
         evaluations.add(job_id, 0, proposals)
         evaluations.add(other, 0, proposals)
-        evaluations.finish(evaluations.for_job(job_id)[0].id, 0.5, (0.4, 0.6))
+        ended = evaluations.for_job(job_id)
+        evaluations.finish(ended[0].id, 0.5, 40)
+        rival = [Proposal("[3]", [3], 12.0, rival_id=ended[0].id)]
+        evaluations.add(job_id, 1, rival)
+        evaluations.drop(evaluations.for_job(job_id)[3].id, 0.25, (0.125, 0.375), 10)
         foreign = evaluations.for_job(other)[0].id
     answer = api.ann.get(f"/jobs/{job_id}/candidates?limit=2")
     first = answer.json()
     CandidateList.model_validate_json(answer.content)
     assert [item["genes"] for item in first["data"]] == [[0], [1]]
-    assert first["data"][0]["metric_interval"] == [0.4, 0.6]
+    assert [first["data"][0][name] for name in ("state", "metric", "images", "rival")] == [
+        "done", 0.5, 40, None,
+    ]  # fmt: skip
     rest = api.ann.get(f"/jobs/{job_id}/candidates?after={first['next_cursor']}").json()
-    assert ([item["genes"] for item in rest["data"]], rest["has_more"]) == ([[2]], False)
+    assert ([item["genes"] for item in rest["data"]], rest["has_more"]) == ([[2], [3]], False)
+    dropped = rest["data"][1]
+    assert (dropped["state"], dropped["metric"], dropped["images"]) == ("dropped", 0.25, 10)
+    assert dropped["metric_interval"] == [0.125, 0.375]
+    assert dropped["rival"] == first["data"][0]["id"]
     for forged in ("eval_0", "eval_99999999999999999999", f"eval_{foreign}", "x"):
         answer = api.ann.get(f"/jobs/{job_id}/candidates?after={forged}")
         check_problem(answer, 422, "VALIDATION_FAILED")

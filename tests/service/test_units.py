@@ -13,18 +13,24 @@ from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.records import Unit
-from service.domain.status import MAX_ATTEMPTS, UnitKind, UnitState
+from service.domain.status import MAX_ATTEMPTS, SHARD_ATTEMPTS, UnitKind, UnitState
 from tests.service.conftest import add_job
 
 MODEL = "Testium 3000"
 
 
 def add(
-    engine: Engine, job_id: str, kind: UnitKind, shard: int = -1, device: str | None = None
+    engine: Engine,
+    job_id: str,
+    kind: UnitKind,
+    shard: int = -1,
+    device: str | None = None,
+    part: int = -1,
 ) -> int:
     with session_scope(engine) as session:
         generation = 0 if kind is UnitKind.EVALUATE else -1
-        unit_id = UnitRepository(session).add(job_id, kind, {}, generation, shard, device)
+        units = UnitRepository(session)
+        unit_id = units.add(job_id, kind, {}, generation, shard, part, device)
     assert unit_id is not None
     return unit_id
 
@@ -242,32 +248,69 @@ def test_a_late_result_is_refused(engine: Engine, job_id: str) -> None:
     assert (done.state, done.result, done.lease_until) == (UnitState.DONE, {"from": "fast"}, None)
 
 
-def test_a_unit_that_is_lost_too_often_fails(engine: Engine, job_id: str) -> None:
-    unit_id = add(engine, job_id, UnitKind.EVALUATE, 0)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+GIVEN_UP = [
+    pytest.param(UnitKind.MEASURE, -1, MAX_ATTEMPTS, UnitState.FAILED, id="any"),
+    pytest.param(UnitKind.EVALUATE, -1, SHARD_ATTEMPTS, UnitState.BROKEN, id="a shard"),
+    pytest.param(UnitKind.EVALUATE, 0, MAX_ATTEMPTS, UnitState.BROKEN, id="a part of one"),
+    pytest.param(UnitKind.PROBE, 9, MAX_ATTEMPTS, UnitState.BROKEN, id="a probe"),
+]
+
+
+@pytest.mark.parametrize(("kind", "part", "attempts", "state"), GIVEN_UP)
+def test_a_unit_that_is_lost_too_often_is_given_up(
+    engine: Engine, job_id: str, kind: UnitKind, part: int, attempts: int, state: UnitState
+) -> None:
+    unit_id = add(engine, job_id, kind, 0, part=part)
+    for attempt in range(1, attempts + 1):
         unit = claim(engine)
         assert unit is not None
         assert unit.attempt == attempt
         age_lease(engine, unit_id)
         assert expire(engine) == [job_id]
     unit = get(engine, unit_id)
-    assert unit.state is UnitState.FAILED
+    assert unit.state is state
     assert unit.error is not None
     assert unit.error["code"] == "WORKER_LOST"
+    assert unit.finished_at is not None
     assert claim(engine) is None
 
 
-def test_a_failure_is_retried_until_attempts_are_spent(engine: Engine, job_id: str) -> None:
-    unit_id = add(engine, job_id, UnitKind.EVALUATE, 0)
+@pytest.mark.parametrize(("kind", "part", "attempts", "state"), GIVEN_UP)
+def test_a_failure_is_retried_until_attempts_are_spent(
+    engine: Engine, job_id: str, kind: UnitKind, part: int, attempts: int, state: UnitState
+) -> None:
+    unit_id = add(engine, job_id, kind, 0, part=part)
     error = {"code": "DEVICE_OUT_OF_MEMORY", "message": "too large"}
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(attempts):
         unit = claim(engine)
         assert unit is not None
         with session_scope(engine) as session:
             assert UnitRepository(session).fail(unit_id, unit.attempt, error, retry=True)
     failed = get(engine, unit_id)
-    assert (failed.state, failed.error, failed.failures) == (UnitState.FAILED, error, MAX_ATTEMPTS)
+    assert (failed.state, failed.error, failed.failures) == (state, error, attempts)
     assert failed.finished_at is not None
+
+
+@pytest.mark.parametrize("kind", [UnitKind.EVALUATE, UnitKind.PROBE])
+def test_what_the_input_is_to_blame_for_is_never_taken_apart(
+    engine: Engine, job_id: str, kind: UnitKind
+) -> None:
+    unit_id = add(engine, job_id, kind, 0)
+    assert claim(engine) is not None
+    error = {"code": "DATASET_INVALID", "message": "no such file"}
+    with session_scope(engine) as session:
+        assert UnitRepository(session).fail(unit_id, 1, error, retry=False)
+    assert get(engine, unit_id).state is UnitState.FAILED
+
+
+def test_the_parts_of_a_shard_are_units_of_their_own(engine: Engine, job_id: str) -> None:
+    ids = [add(engine, job_id, UnitKind.EVALUATE, 3, part=part) for part in (-1, 0, 1)]
+    with session_scope(engine) as session:
+        units = UnitRepository(session)
+        assert units.add(job_id, UnitKind.EVALUATE, {}, 0, 3, 1) is None
+        assert [(one.id, one.part) for one in units.for_job(job_id)] == [
+            *zip(ids, (-1, 0, 1), strict=True)
+        ]
 
 
 def test_a_failure_without_retry_is_final(engine: Engine, job_id: str) -> None:

@@ -16,7 +16,7 @@ from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, U
 from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
 from worker import training_files
 from worker.coordinator import step
-from worker.decisions import WAIT, Decision, NewUnit
+from worker.decisions import WAIT, Decision, Drop, Failure, NewUnit, Score
 
 TRAINING_STEPS = 5
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -173,7 +173,11 @@ def simulate(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
             return {"map": latency_map().to_dict(), "receipt": {"id": "rcpt_1"}}
         case UnitKind.EVALUATE:
             shard, candidates = payload["shard"], payload["candidates"]
-            return {"states": [score_state(genes, shard) for genes in candidates], "seconds": 0.1}
+            return {"states": [[score_state(genes, shard)] for genes in candidates], "seconds": 0.1}
+        case UnitKind.PROBE if payload["images"] is None:
+            return {"names": [f"image-{payload['shard']}-{i}.png" for i in range(14)]}
+        case UnitKind.PROBE:
+            return {}
         case UnitKind.ADAPT | UnitKind.FINETUNE:
             return simulate_slice(payload)
         case UnitKind.MEASURE if "found" in payload:
@@ -211,6 +215,24 @@ def simulate_slice(payload: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _done(score: Score) -> dict[str, Any]:
+    return {"state": EvaluationState.DONE, "metric": score.metric, "images": score.images}
+
+
+def _dropped(drop: Drop) -> dict[str, Any]:
+    known = drop.known
+    return {
+        "state": EvaluationState.DROPPED,
+        "metric": known.metric,
+        "metric_interval": list(known.interval),
+        "images": known.images,
+    }
+
+
+def _failed(failure: Failure) -> dict[str, Any]:
+    return {"state": EvaluationState.FAILED, "error": dict(failure.error)}
+
+
 class World:
     """One job in memory: `settle` takes steps until it waits, `finish` ends a pending unit."""
 
@@ -218,6 +240,7 @@ class World:
         self.job = job(**changes)
         self.units: list[Unit] = []
         self.evaluations: list[Evaluation] = []
+        self.folds: dict[int, Any] = {}
         self.maps = {standing.key: standing} if standing else {}
         self.decisions: list[Decision] = []
 
@@ -228,7 +251,12 @@ class World:
     def settle(self) -> None:
         while True:
             key = self.job.latency_map_key or (self.job.inspection or {}).get("latency_map_key")
-            decision = step(self.job, self.units, self.evaluations, self.maps.get(key))
+            folds = {
+                row.rival_id: self.folds[row.rival_id]
+                for row in self.evaluations
+                if row.state == EvaluationState.PENDING and row.rival_id is not None
+            }
+            decision = step(self.job, self.units, self.evaluations, self.maps.get(key), folds)
             if decision == WAIT:
                 return
             self.decisions.append(decision)
@@ -241,6 +269,10 @@ class World:
     def fail(self, unit: Unit, code: str) -> None:
         error = {"code": code, "message": "what to do"}
         self.units[self.units.index(unit)] = replace(unit, state=UnitState.FAILED, error=error)
+
+    def give_up(self, unit: Unit, error: Mapping[str, Any]) -> None:
+        ended = replace(unit, state=UnitState.BROKEN, error=dict(error))
+        self.units[self.units.index(unit)] = ended
 
     def run(self, pick: Callable[[list[Unit]], Unit] = lambda pending: pending[0]) -> None:
         """To the end, the next unit chosen by `pick`."""
@@ -266,19 +298,22 @@ class World:
                     id=len(self.units) + 1,
                     generation=new.generation,
                     shard=new.shard,
+                    part=new.part,
                     payload=dict(new.payload),
                 )
             )
         if decision.generation is not None:
             for position, proposal in enumerate(decision.generation.proposals):
                 self._propose(decision.generation.number, position, proposal)
-        scores = {score.evaluation_id: score.metric for score in decision.scores}
+        scored = {score.evaluation_id: _done(score) for score in decision.scores}
+        dropped = {drop.evaluation_id: _dropped(drop) for drop in decision.drops}
+        failed = {one.evaluation_id: _failed(one) for one in decision.failures}
+        ended = scored | dropped | failed
         self.evaluations = [
-            replace(row, state=EvaluationState.DONE, metric=scores[row.id], finished_at=NOW)
-            if row.id in scores
-            else row
+            replace(row, **ended[row.id], finished_at=NOW) if row.id in ended else row
             for row in self.evaluations
         ]
+        self.folds |= {score.evaluation_id: score.folds for score in decision.scores}
         if decision.end is not None:
             changes |= {
                 "status": decision.end.status,
@@ -300,7 +335,9 @@ class World:
                 state=EvaluationState.PENDING,
                 metric=None,
                 metric_interval=None,
+                images=None,
                 latency_ms=proposal.latency_ms,
+                rival_id=proposal.rival_id,
                 error=None,
                 created_at=NOW,
                 finished_at=None,
