@@ -8,8 +8,9 @@ Reads are retried while the service is away; what changes something is sent once
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -25,6 +26,9 @@ __all__ = ["Client", "RemoteError", "ServiceError"]
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
+STREAM_SECONDS = 60.0
+"""A stream of events that was silent for so long is lost: the service sends something every 15."""
+
 TERMINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -45,6 +49,11 @@ class RemoteError(ServiceError):
         self.code = code
         self.status = status
         self.errors = errors
+
+    @property
+    def passing(self) -> bool:
+        """Whether the service is away: the same request may get an answer later."""
+        return self.code == "UNREACHABLE" or self.status == httpx.codes.SERVICE_UNAVAILABLE
 
 
 class Client:
@@ -84,11 +93,11 @@ class Client:
 
     def submit(self, request: Json) -> Json:
         """POST /search: the new job."""
-        return self._object(self._send("POST", "/search", json=request))
+        return self._object(self._send("POST", "/search", body=request))
 
     def dry_run(self, request: Json) -> Json:
         """POST /search?dry_run=true: what is known of the request's latencies; starts no search."""
-        return self._object(self._send("POST", "/search", {"dry_run": "true"}, json=request))
+        return self._object(self._send("POST", "/search", {"dry_run": "true"}, body=request))
 
     def job(self, job_id: str) -> Json:
         """GET /jobs/{id}: the job as it stands."""
@@ -149,10 +158,38 @@ class Client:
         """GET /devices."""
         return list(self._object(self._read("/devices"))["data"])
 
-    def watch(self, job_id: str, interval: float = 0.5) -> Iterator[Json]:
-        """The job each time it has changed, until it is terminal; `interval` in seconds."""
-        tag = ""
+    def events(self, job_id: str, after: int | None = None) -> Iterator[Json]:
+        """GET /jobs/{id}/events: each change of the job, with the fields that changed, until it has
+        ended: {"id", "event", "created_at", "version", ...}. A connection that is lost is made anew.
+
+        after: `id` of the last one that was seen.
+
+        Raises:
+            RemoteError: the service refuses, or does not come back.
+        """
+        failures = 0
         while True:
+            try:
+                for event in self._one_stream(job_id, after):
+                    after, failures = event["id"], 0
+                    yield event
+                    if event.get("status") in TERMINAL:
+                        return
+            except RemoteError as error:
+                failures += 1
+                if error.code == "NO_MORE_EVENTS":
+                    return
+                if not error.passing or failures == ATTEMPTS:
+                    raise
+            time.sleep(min(FIRST_WAIT_SECONDS * 2**failures, LONGEST_WAIT_SECONDS))
+
+    def watch(self, job_id: str, interval: float = 0.5) -> Iterator[Json]:
+        """The job each time it has changed, until it is terminal.
+
+        interval: seconds between two looks at it, where its events do not come through.
+        """
+        tag = ""
+        for _ in self._changes(job_id, interval):
             answer = self._read(f"/jobs/{_part(job_id)}", headers={"If-None-Match": tag})
             if answer.status_code != httpx.codes.NOT_MODIFIED:
                 tag = answer.headers.get("etag", "")
@@ -160,7 +197,34 @@ class Client:
                 yield job
                 if job["status"] in TERMINAL:
                     return
+
+    def _changes(self, job_id: str, interval: float) -> Iterator[None]:
+        """Each time that the job should be looked at."""
+        try:
+            for _ in self.events(job_id):
+                yield
+        except RemoteError as error:
+            # NOT_FOUND: a service of before there were events.
+            if error.code != "NOT_FOUND" and not error.passing:
+                raise
+        while True:
+            yield
             time.sleep(interval)
+
+    def _one_stream(self, job_id: str, after: int | None) -> Iterator[Json]:
+        """The events of one connection."""
+        headers = {} if after is None else {"Last-Event-ID": str(after)}
+        path, limits = f"/jobs/{_part(job_id)}/events", httpx.Timeout(10, read=STREAM_SECONDS)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=limits) as answer:
+                if answer.status_code == httpx.codes.NO_CONTENT:
+                    raise RemoteError("NO_MORE_EVENTS", "the job has ended")
+                if not answer.is_success:
+                    answer.read()
+                    raise _remote_error(answer)
+                yield from _events(answer.iter_lines())
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def _read(
         self,
@@ -174,7 +238,7 @@ class Client:
             try:
                 return self._send("GET", path, query, headers)
             except RemoteError as error:
-                if error.code != "UNREACHABLE" and error.status != 503:
+                if not error.passing:
                     raise
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
@@ -186,7 +250,7 @@ class Client:
         path: str,
         query: Mapping[str, str | None] | None = None,
         headers: Mapping[str, str] | None = None,
-        json: Json | None = None,
+        body: Json | None = None,
     ) -> httpx.Response:
         """One request.
 
@@ -195,7 +259,7 @@ class Client:
         """
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            answer = self._http.request(method, path, params=given, headers=headers, json=json)
+            answer = self._http.request(method, path, params=given, headers=headers, json=body)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
@@ -230,6 +294,19 @@ def _remote_error(answer: httpx.Response) -> RemoteError:
         return RemoteError(problem["code"], problem["detail"], status, errors)
     except (ValueError, KeyError, TypeError):
         return RemoteError(f"HTTP_{status}", f"the answer was HTTP {status}", status)
+
+
+def _events(lines: Iterable[str]) -> Iterator[Json]:
+    """The events in a stream's lines. Those of this service have their data in one line."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if line:
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            told = {"id": int(fields["id"]), "event": fields["event"]}
+            yield told | json.loads(fields["data"])
+            fields = {}
 
 
 def _part(text: str) -> str:

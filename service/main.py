@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from service.api import health, jobs, openapi, problems, results, search, workers
+from service.api import events, health, jobs, metrics, openapi, problems, results, search, workers
 from service.api.context import Context
 from service.api.request_ids import RequestIdMiddleware
+from service.api.streams import EventHub
 from service.db.artefacts import ArtefactStore
 from service.db.session import make_engine
 from service.domain.logs import configure
@@ -53,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestIdMiddleware)
     problems.install(app)
     openapi.install(app)
-    for routes in (search, jobs, results, workers, health):
+    for routes in (search, jobs, events, results, workers, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -65,9 +66,12 @@ def _parts(settings: Settings) -> Context:
         settings=settings,
         engine=engine,
         celery=celery,
-        submissions=SubmissionService(engine, celery, PathResolver(settings.data_roots)),
+        submissions=SubmissionService(
+            engine, celery, PathResolver(settings.data_roots), settings.open_jobs
+        ),
         jobs=JobService(engine, celery),
         artefacts=ArtefactStore(settings.artifact_root),
+        events=EventHub(engine),
     )
 
 

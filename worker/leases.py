@@ -17,6 +17,7 @@ from service.db.evaluation_cache import EvaluationCacheRepository
 from service.db.jobs import JobRepository
 from service.db.latency_maps import LatencyMapRepository
 from service.db.session import session_scope
+from service.db.tallies import TallyRepository
 from service.db.units import Beat, UnitRepository
 from service.domain.records import Unit
 from service.domain.status import TRAINING_KINDS, UnitKind
@@ -100,6 +101,9 @@ class Leases:
         the evaluations that are kept for later jobs."""
         with session_scope(self._engine) as session:
             held = UnitRepository(session).finish(unit.id, unit.attempt, dict(result))
+            if held:
+                outcomes = [(unit.kind, how, 0.0) for how in measurements(result)]
+                TallyRepository(session).add("measurement", outcomes)
             if held and kept:
                 EvaluationCacheRepository(session).add(unit.job_id, kept)
             if held and unit.kind in TRAINING_KINDS:
@@ -126,3 +130,12 @@ class Leases:
         """Remove what this attempt left on the disk, however it ended."""
         if unit.kind in TRAINING_KINDS:
             training_files.remove(training_files.attempt_folder(self._store.root, unit))
+
+
+def measurements(result: Mapping[str, Any]) -> list[str]:
+    """Of each latency that a unit's result holds the receipt of: "quiet" or "disturbed"."""
+    found = list(result.get("receipts", {}).values())
+    if "receipt" in result:
+        found.append(result["receipt"])
+    disturbed = [proof.get("latency_ms", {}).get("disturbed", False) for proof in found]
+    return ["disturbed" if one else "quiet" for one in disturbed]

@@ -7,5 +7,6 @@ auth        Bearer keys
 context     what handlers are given: settings, engine, caller, checked queries
 objects     the JSON that routes answer with
 openapi     the description at /openapi.json
-search, jobs, results, workers, health    the routes
+streams     hands the events of jobs to those who watch them
+search, jobs, events, results, workers, health, metrics    the routes
 """

@@ -9,6 +9,7 @@ from celery import Celery
 from sqlalchemy import Engine
 from starlette.requests import Request
 
+from service.api.streams import EventHub
 from service.db.artefacts import ArtefactStore
 from service.domain.errors import FieldError, ValidationFailed
 from service.jobs import JobService, SubmissionService
@@ -25,6 +26,7 @@ class Context:
     submissions: SubmissionService
     jobs: JobService
     artefacts: ArtefactStore
+    events: EventHub
 
 
 def context(request: Request) -> Context:

@@ -45,7 +45,7 @@ def readyz(parts: Annotated[Context, Depends(context)]) -> Response:
         "database": _database(parts.engine),
         "disk": _disk(parts.settings),
     }
-    checks = {**needed, "redis": _redis(parts.settings.redis_url)}
+    checks = {**needed, "redis": redis_state(parts.settings.redis_url)}
     if set(needed.values()) != {"ok"}:
         status = "unavailable"
     else:
@@ -76,7 +76,8 @@ def _disk(settings: Settings) -> str:
     return "ok" if free >= LEAST_FREE_BYTES else "full"
 
 
-def _redis(url: str) -> str:
+def redis_state(url: str) -> str:
+    """Whether Redis answers: ok, or away."""
     client = Redis.from_url(
         url,
         socket_connect_timeout=REDIS_SECONDS,

@@ -24,10 +24,12 @@ from service.domain.errors import (
     BodyTooLarge,
     Conflict,
     FieldError,
+    Forbidden,
     MalformedJson,
     NotFound,
     RequestError,
     ServiceError,
+    TooManyJobs,
     Unauthenticated,
     UnsupportedMediaType,
     ValidationFailed,
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
+JOBS_RETRY_SECONDS = 60
 TYPE_PREFIX = "urn:sparsevit:problem:"
 
 # The first class that fits decides, so special ones come before what they derive from.
@@ -46,6 +49,8 @@ _STATUS: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
     (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (TooManyJobs, HTTPStatus.TOO_MANY_REQUESTS),
     (NotFound, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
 )
@@ -123,6 +128,8 @@ def _service_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="sparsevit"'
+    if isinstance(error, TooManyJobs):
+        headers["Retry-After"] = str(JOBS_RETRY_SECONDS)
     if isinstance(error, BodyTooLarge | MalformedJson | UnsupportedMediaType):
         # The rest of the body was not read: this connection is of no further use.
         headers["Connection"] = "close"

@@ -32,7 +32,7 @@ async def _body(_owner: Caller, request: Request) -> Any:
     response_model=JobObject,
     responses={
         200: {"model": DryRunObject, "description": "what a dry run found; no search is started"},
-        **problems(400, 413, 415),
+        **problems(400, 413, 415, 429),
     },
     openapi_extra={"requestBody": search_request_body()},
     dependencies=[Depends(only_query("dry_run"))],

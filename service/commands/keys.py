@@ -23,10 +23,13 @@ def create(
     owner: Annotated[
         str, typer.Option("--owner", help="Whose jobs it sees: keys of one owner share them.")
     ] = "local",
+    admin: Annotated[
+        bool, typer.Option("--admin", help="It opens /metrics from other machines, too.")
+    ] = False,
 ) -> None:
     """Make a key and print it; it is not stored and cannot be shown again."""
     with _repository() as keys:
-        key = keys.create(owner, name)
+        key = keys.create(owner, name, admin)
     typer.echo(key)
     hint("keep it: it cannot be shown again; use it as SPARSEVIT_KEY")
 
@@ -40,6 +43,7 @@ def list_(as_json: JsonOption = False) -> None:
             "id": key.id,
             "owner": key.owner,
             "name": key.name,
+            "admin": key.admin,
             "created_at": key.created_at.isoformat(timespec="seconds"),
             "revoked_at": key.revoked_at and key.revoked_at.isoformat(timespec="seconds"),
         }
@@ -48,9 +52,10 @@ def list_(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("id", "owner", "name", "created", "revoked", box=None, pad_edge=False)
+    table = Table("id", "owner", "name", "admin", "created", "revoked", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(value or "" for value in row.values()))
+        shown = {**row, "admin": "yes" if row["admin"] else ""}
+        table.add_row(*(value or "" for value in shown.values()))
     output().print(table)
 
 
@@ -67,7 +72,10 @@ def register(app: typer.Typer) -> None:
     """Add `keys` and its three commands."""
     group = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
     commands = [
-        (create, "sparsevit keys create notebook"),
+        (
+            create,
+            "sparsevit keys create notebook\n\nExample: sparsevit keys create prometheus --admin",
+        ),
         (list_, "sparsevit keys list"),
         (revoke, "sparsevit keys revoke key_0123456789abcdef"),
     ]

@@ -48,7 +48,7 @@ def follow(
     with Progress(*columns, console=console, transient=False) as progress:
         bar = progress.add_task(STAGES[None], total=None, counts="", best="", left="")
         job: Job = {}
-        for job in polls(client, job_id, check):
+        for job in changes(client, job_id, check):
             done, total = counts(job)
             # One step more than there are: the measurement at the end. A full bar stops its clock.
             progress.update(
@@ -64,6 +64,18 @@ def follow(
     return job
 
 
+def changes(client: Client, job_id: str, check: Callable[[], None] | None = None) -> Iterator[Job]:
+    """The job whenever it has changed, until it has ended; with `check`, as `polls`."""
+    if check is None:
+        try:
+            yield from client.watch(job_id, POLL_SECONDS)
+            return
+        except RemoteError as error:
+            if not error.passing:
+                raise
+    yield from polls(client, job_id, check)
+
+
 def polls(client: Client, job_id: str, check: Callable[[], None] | None = None) -> Iterator[Job]:
     """The job, once a second, until it has ended; a service that is away is given a minute."""
     answered = time.monotonic()
@@ -73,8 +85,7 @@ def polls(client: Client, job_id: str, check: Callable[[], None] | None = None) 
         try:
             job = client.job(job_id)
         except RemoteError as error:
-            away = error.code == "UNREACHABLE" or error.status == 503
-            if not away or time.monotonic() - answered > PATIENCE_SECONDS:
+            if not error.passing or time.monotonic() - answered > PATIENCE_SECONDS:
                 raise
         else:
             answered = time.monotonic()
@@ -139,7 +150,7 @@ def _follow_in_lines(
     client: Client, job_id: str, console: Console, check: Callable[[], None] | None
 ) -> Job:
     shown, job = "", {}
-    for job in polls(client, job_id, check):
+    for job in changes(client, job_id, check):
         text = line(job)
         if text != shown:
             console.print(text, markup=False, soft_wrap=True)

@@ -25,7 +25,7 @@ class KeyRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def create(self, owner: str, name: str) -> str:
+    def create(self, owner: str, name: str, admin: bool = False) -> str:
         """Makes a key for `owner` and returns it: it can be read this once only."""
         key = new_key()
         values = {
@@ -33,20 +33,24 @@ class KeyRepository:
             "owner": owner,
             "name": name,
             "sha256": key_digest(key),
+            "admin": admin,
         }
         self._session.execute(insert(_KEYS).values(values))
         return key
 
-    def owner_of(self, key: str) -> str | None:
-        """Whose key it is; None where it is unknown or revoked."""
+    def find(self, key: str) -> ApiKey | None:
+        """The key's record; None where it is unknown or revoked."""
         digest = key_digest(key)
-        statement = select(_KEYS.c.owner, _KEYS.c.sha256).where(
-            _KEYS.c.sha256 == digest, _KEYS.c.revoked_at.is_(None)
-        )
+        statement = select(*_KEYS.c).where(_KEYS.c.sha256 == digest, _KEYS.c.revoked_at.is_(None))
         row = self._session.execute(statement).one_or_none()
         if row is None or not same_digest(row.sha256, digest):
             return None
-        return str(row.owner)
+        return _key(row)
+
+    def owner_of(self, key: str) -> str | None:
+        """Whose key it is; None where it is unknown or revoked."""
+        found = self.find(key)
+        return None if found is None else found.owner
 
     def all(self, owner: str | None = None) -> list[ApiKey]:
         """Keys' records, oldest first; of one owner if named."""

@@ -169,6 +169,42 @@ class EvaluationRow(Base):
     )
 
 
+class JobEventRow(Base):
+    """What has changed about a job, for those who watch it; written together with the change.
+
+    data: the fields of the job that changed.
+    """
+
+    __tablename__ = "job_events"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    data: Mapped[Document] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+
+class TallyRow(Base):
+    """How often something has come to an end so far, and how long it took; outlives the rows counted.
+
+    name        kind                   outcome
+    job         search, dry_run        the status it ended with
+    unit        the unit's             of an attempt: done, retried, failed, broken, cancelled,
+                                       released, expired (its lease), fenced (it came too late)
+    measurement the unit's             quiet, disturbed
+    """
+
+    __tablename__ = "tallies"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]
+    seconds: Mapped[float] = mapped_column(Float(53))
+
+
 class EvaluationCacheRow(Base):
     """What a device answered for one config on one shard, for later jobs of the same owner.
 
@@ -234,5 +270,6 @@ class ApiKeyRow(Base):
     owner: Mapped[str]
     sha256: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
+    admin: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     revoked_at: Mapped[datetime | None]

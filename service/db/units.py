@@ -6,15 +6,16 @@ Every time is the database's (`clock_timestamp()`); a worker's clock is never as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Row, Update, bindparam, case, exists, func, select, text, update
+from sqlalchemy import Float, Row, Update, bindparam, case, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.db.models import JobRow, UnitRow, table_of
+from service.db.tallies import TallyRepository
 from service.domain.records import Json, Unit
 from service.domain.status import (
     MAX_ATTEMPTS,
@@ -28,6 +29,7 @@ from service.domain.status import (
 
 _UNITS = table_of(UnitRow)
 _CLOCK = func.clock_timestamp()
+_TOOK = func.extract("epoch", _CLOCK - _UNITS.c.started_at).cast(Float).label("seconds")
 _FAILURES = _UNITS.c.failures + 1
 _WHOLE_SHARD = (_UNITS.c.kind == UnitKind.EVALUATE) & (_UNITS.c.part == -1)
 _SPENT = case((_WHOLE_SHARD, SHARD_ATTEMPTS), else_=MAX_ATTEMPTS) <= _FAILURES
@@ -160,13 +162,13 @@ class UnitRepository:
             "state": state if retry else UnitState.FAILED,
             "finished_at": case((_SPENT, _CLOCK), else_=None) if retry else _CLOCK,
         }
-        statement = self._held(unit_id, attempt).values(**values, **_UNHELD)
-        return self._session.execute(statement.returning(_UNITS.c.id)).one_or_none() is not None
+        return self._let_go(unit_id, attempt, {**values, **_UNHELD})
 
     def release(self, unit_id: int, attempt: int) -> bool:
         """leased -> pending, for a worker that shuts down; does not count as a failure."""
-        statement = self._held(unit_id, attempt).values(state=UnitState.PENDING, **_UNHELD)
-        return self._session.execute(statement.returning(_UNITS.c.id)).one_or_none() is not None
+        return self._let_go(
+            unit_id, attempt, {"state": UnitState.PENDING, **_UNHELD}, outcome="released"
+        )
 
     def cancel(self, unit_id: int, attempt: int) -> bool:
         """leased -> cancelled, after a heartbeat said so."""
@@ -218,9 +220,11 @@ class UnitRepository:
                 finished_at=case((~wanted | _SPENT, _CLOCK), else_=None),
                 **_UNHELD,
             )
-            .returning(_UNITS.c.job_id)
+            .returning(_UNITS.c.job_id, _UNITS.c.kind, _TOOK)
         )
-        return sorted(set(self._session.scalars(statement)))
+        expired = self._session.execute(statement).all()
+        self._count((row.kind, "expired", row.seconds) for row in expired)
+        return sorted({row.job_id for row in expired})
 
     def get(self, unit_id: int) -> Unit | None:
         """The unit of that id."""
@@ -264,7 +268,23 @@ class UnitRepository:
         )
 
     def _leave(self, unit_id: int, attempt: int, state: UnitState, values: dict[str, Any]) -> bool:
-        statement = self._held(unit_id, attempt).values(
-            state=state, finished_at=_CLOCK, lease_until=None, **values
-        )
-        return self._session.execute(statement.returning(_UNITS.c.id)).one_or_none() is not None
+        leaving = {"state": state, "finished_at": _CLOCK, "lease_until": None}
+        return self._let_go(unit_id, attempt, {**leaving, **values})
+
+    def _let_go(
+        self, unit_id: int, attempt: int, values: dict[str, Any], outcome: str | None = None
+    ) -> bool:
+        """The end of an attempt, counted. False: it holds the lease no longer."""
+        statement = self._held(unit_id, attempt).values(**values)
+        statement = statement.returning(_UNITS.c.kind, _UNITS.c.state, _TOOK)
+        row = self._session.execute(statement).one_or_none()
+        if row is not None:
+            retried = "retried" if row.state == UnitState.PENDING else row.state
+            self._count([(row.kind, outcome or retried, row.seconds)])
+            return True
+        kinds = self._session.scalars(select(_UNITS.c.kind).where(_UNITS.c.id == unit_id))
+        self._count((kind, "fenced", 0.0) for kind in kinds)
+        return False
+
+    def _count(self, outcomes: Iterable[tuple[str, str, float]]) -> None:
+        TallyRepository(self._session).add("unit", outcomes)

@@ -12,6 +12,8 @@
     │   ├── ArtifactNotFound       ARTIFACT_NOT_FOUND
     │   └── BudgetUnreachable      BUDGET_UNREACHABLE
     ├── Unauthenticated            UNAUTHENTICATED
+    ├── Forbidden                  FORBIDDEN
+    ├── TooManyJobs                TOO_MANY_JOBS
     ├── NotFound                   what was asked for is not there, or not the caller's
     │   ├── JobNotFound            JOB_NOT_FOUND
     │   ├── ReceiptNotFound        RECEIPT_NOT_FOUND
@@ -123,6 +125,18 @@ class Unauthenticated(ServiceError):
     """No key, or none that is known."""
 
     code = "UNAUTHENTICATED"
+
+
+class Forbidden(ServiceError):
+    """The key is known, but does not open this."""
+
+    code = "FORBIDDEN"
+
+
+class TooManyJobs(ServiceError):
+    """The owner has as many jobs under way as one may have."""
+
+    code = "TOO_MANY_JOBS"
 
 
 class NotFound(ServiceError):

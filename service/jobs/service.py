@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.db.evaluations import EvaluationRepository
+from service.db.events import EventRepository
 from service.db.jobs import JobRepository
 from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
@@ -21,6 +22,7 @@ from service.domain.errors import (
     ReceiptNotFound,
     ValidationFailed,
 )
+from service.domain.events import JobEvent
 from service.domain.records import (
     Evaluation,
     Job,
@@ -79,6 +81,24 @@ class JobService:
                     raise bad_cursor()
             found = evaluations.page(job_id, limit + 1, last)
         return Page(found[:limit], has_more=len(found) > limit)
+
+    def events(self, owner: str, job_id: str, seen: int) -> tuple[Job, list[JobEvent]]:
+        """One of the owner's jobs, and its events that follow the one of id `seen`.
+
+        Raises:
+            JobNotFound: there is none, or it is someone else's.
+            ValidationFailed: the job has not come as far as `seen`.
+        """
+        with session_scope(self._engine) as session:
+            # The job first: where it has ended by now, its last event is among those read next.
+            job = _owned(JobRepository(session).get(_checked(job_id), owner))
+            events = EventRepository(session)
+            found = events.of_job(job.id, seen)
+            if not found and seen > events.last_id(job.id):
+                message = "not an event of this job: send the id of the last event you have seen"
+                pointer = "/Last-Event-ID"
+                raise ValidationFailed(message, [FieldError(pointer, "event_id", message)])
+        return job, found
 
     def receipt(self, owner: str, job_id: str, receipt_id: str) -> Json:
         """The document of a receipt of one of the owner's jobs.

@@ -16,7 +16,7 @@ from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.db.workers import WorkerRepository
 from service.domain import latency
-from service.domain.errors import FieldError, ValidationFailed
+from service.domain.errors import FieldError, TooManyJobs, ValidationFailed
 from service.domain.records import Device, DryRun, Job, Json, new_job_id
 from service.domain.request import SearchRequest
 from service.domain.specs import BUILTIN_DIGITS
@@ -52,10 +52,11 @@ class _Asked:
 class SubmissionService:
     """Takes requests."""
 
-    def __init__(self, engine: Engine, celery: Celery, paths: PathResolver) -> None:
+    def __init__(self, engine: Engine, celery: Celery, paths: PathResolver, open_jobs: int) -> None:
         self._engine = engine
         self._celery = celery
         self._paths = paths
+        self._open_jobs = open_jobs
 
     def submit(self, owner: str, request: SearchRequest) -> Job:
         """Stores a queued job with its first unit, then wakes a worker.
@@ -63,6 +64,7 @@ class SubmissionService:
         Raises:
             RequestError: paths that may not be used, a device nobody has seen, a budget that is
                 known to be out of reach.
+            TooManyJobs: so many of the owner's are under way.
         """
         files = self._files(request)
         with session_scope(self._engine) as session:
@@ -71,6 +73,7 @@ class SubmissionService:
             if answered is not None:
                 assert answered.latency is not None
                 latency.check_reachable(answered.latency, asked.request)
+            self._check_open_jobs(session, owner)
             job = _add(session, asked)
         wake_units(self._celery, asked.device)
         return job
@@ -96,9 +99,20 @@ class SubmissionService:
                 return DryRun(
                     asked.request, Inspection.FAILED if failed else Inspection.PENDING, job
                 )
+            self._check_open_jobs(session, owner)
             job = _add(session, asked, dry_run=True)
         wake_units(self._celery, asked.device)
         return DryRun(asked.request, Inspection.PENDING, job)
+
+    def _check_open_jobs(self, session: Session, owner: str) -> None:
+        jobs = JobRepository(session)
+        # Or two submissions at once would both be the last one that is allowed.
+        jobs.take_turns(owner, "open jobs")
+        if jobs.count_open(owner) >= self._open_jobs:
+            raise TooManyJobs(
+                f"{self._open_jobs} of your jobs are under way, which is the limit (OPEN_JOBS): "
+                "wait for one of them to end, or cancel one"
+            )
 
     def _files(self, request: SearchRequest) -> tuple[Json | None, Json | None]:
         """What is at the request's paths: checkpoint, data set."""

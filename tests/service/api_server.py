@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -60,8 +61,11 @@ class Api:
 
 
 @contextmanager
-def running_api(database_url: str, redis_url: str, folder: Path) -> Iterator[Api]:
-    """An API on that database, with folders of its own under `folder`."""
+def running_api(database_url: str, redis_url: str, folder: Path, **changes: Any) -> Iterator[Api]:
+    """An API on that database, with folders of its own under `folder`.
+
+    changes: other settings than the defaults.
+    """
     data = folder / "data"
     data.mkdir()
     settings = Settings(
@@ -69,6 +73,7 @@ def running_api(database_url: str, redis_url: str, folder: Path) -> Iterator[Api
         redis_url=redis_url,
         sparsevit_home=folder / "home",
         data_roots=(data,),
+        **changes,
     )
     engine = make_engine(database_url)
     with session_scope(engine) as session:

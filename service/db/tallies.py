@@ -1,0 +1,63 @@
+"""Counts of what has ended, kept by the transactions that end it: every API process answers the same,
+and a job that is deleted stays counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, literal, select
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.orm import Session
+
+from service.db.models import JobRow, TallyRow, table_of
+
+_TALLIES = table_of(TallyRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """So many of a kind had that outcome, and took so many seconds together; see TallyRow on names."""
+
+    name: str
+    kind: str
+    outcome: str
+    count: int
+    seconds: float
+
+
+class TallyRepository:
+    """Tallies within one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def job_ended(self, job_id: str) -> None:
+        """Counts a job that has just ended; its seconds are those since it was submitted."""
+        took = func.extract("epoch", JobRow.finished_at - JobRow.created_at)
+        kind = case((JobRow.dry_run, "dry_run"), else_="search")
+        ended = select(literal("job"), kind, JobRow.status, 1, took).where(JobRow.id == job_id)
+        self._merge(insert(_TALLIES).from_select([column.name for column in _TALLIES.c], ended))
+
+    def add(self, name: str, outcomes: Iterable[tuple[str, str, float]]) -> None:
+        """Counts (kind, outcome, seconds) each."""
+        sums: dict[tuple[str, str], tuple[int, float]] = {}
+        for kind, outcome, seconds in outcomes:
+            count, total = sums.get((kind, outcome), (0, 0.0))
+            sums[kind, outcome] = count + 1, total + seconds
+        # In one order, whoever counts: two transactions must not wait for each other.
+        rows = [(name, *key, *sums[key]) for key in sorted(sums)]
+        if rows:
+            self._merge(insert(_TALLIES).values(rows))
+
+    def all(self) -> list[Tally]:
+        """Every tally, in order."""
+        statement = select(*_TALLIES.c).order_by(*_TALLIES.primary_key.columns)
+        return [Tally(**row._mapping) for row in self._session.execute(statement)]
+
+    def _merge(self, statement: Insert) -> None:
+        new = statement.excluded
+        sums = {name: _TALLIES.c[name] + new[name] for name in ("count", "seconds")}
+        self._session.execute(
+            statement.on_conflict_do_update(index_elements=_TALLIES.primary_key, set_=sums)
+        )
