@@ -1,4 +1,4 @@
-"""The console command `sparsevit worker`."""
+"""The console commands `sparsevit worker` and `sparsevit replay`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from service.domain.errors import SettingsError
+from service.domain.errors import ServiceError, SettingsError
 from service.domain.logs import configure
+from service.home import known_database_url
 from service.settings import load_settings
 from worker.supervisor import DeviceProcess, DeviceUnavailable, device_command
 
@@ -19,8 +20,11 @@ EPILOG = (
 
 
 def register(app: typer.Typer) -> None:
-    """Add the worker's command to the console command."""
+    """Add the worker's commands to the console command."""
     app.command("worker", epilog=EPILOG)(run_worker)
+    app.command("replay", epilog="Example: sparsevit replay job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5")(
+        replay
+    )
 
 
 def run_worker(
@@ -56,5 +60,28 @@ def run_worker(
         configure(settings.log_level, settings.log_format, device=device, worker=name)
         Node(settings, DeviceProcess(device_command(device)), name).run()
     except (SettingsError, DeviceUnavailable) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def replay(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")],
+) -> None:
+    """Check that what a job proposed is what its seed gives.
+
+    Run beside the database: where `sparsevit up` runs, or with DATABASE_URL.
+    Every generation is proposed anew from the stored evaluations before it.
+    Ends with 1 at the first difference.
+    """
+    from service.db.session import make_engine
+    from worker.replay import lines, replay_job
+
+    try:
+        engine = make_engine(known_database_url(), pool_size=1)
+        for line, same in lines(replay_job(engine, job_id)):
+            typer.echo(line)
+            if not same:
+                raise typer.Exit(1)
+    except ServiceError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

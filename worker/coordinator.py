@@ -190,6 +190,7 @@ def _measure_payload(rows: JobRows) -> dict[str, Any]:
             "job_id": rows.job.id,
             "strategy": rows.search["strategy"],
             "seed": rows.search["seed"],
+            "stop": rows.job.progress.get("stop"),
             "evaluations": [
                 {"genes": one.genes, "metric": one.metric, "latency_ms": one.latency_ms}
                 for one in scored

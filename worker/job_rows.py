@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from service.domain.records import Evaluation, Job, Unit
 from service.domain.status import EvaluationState, UnitKind
-from sparsevit.search import choices, evolution
+from sparsevit.search import choices, evolution, stops
 from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.search.moves import Dropped
@@ -26,7 +26,7 @@ class JobRows:
     units: Sequence[Unit]
     evaluations: Sequence[Evaluation]
     latency_map: LatencyMap | None
-    rival_folds: Mapping[int, Folds]
+    rival_folds: Mapping[int, Folds] = field(default_factory=dict)
 
     @property
     def inspection(self) -> Mapping[str, Any]:
@@ -43,7 +43,7 @@ class JobRows:
 
     @property
     def settings(self) -> evolution.EvolutionSettings:
-        names = {field.name for field in fields(evolution.EvolutionSettings)}
+        names = {one.name for one in fields(evolution.EvolutionSettings)}
         # Jobs of an older version do not have them all.
         given = {name: value for name, value in self.search.items() if name in names}
         return evolution.EvolutionSettings(**given)
@@ -73,9 +73,7 @@ class JobRows:
     @property
     def planned(self) -> int:
         """How many evaluations the search makes, at most."""
-        settings = self.settings
-        planned = min(settings.population * settings.generations, self.feasible.count)
-        return min(planned, settings.max_evaluations or planned)
+        return stops.planned_evaluations(self.search["strategy"], self.settings, self.feasible)
 
     @property
     def history(self) -> list[evolution.Evaluation]:

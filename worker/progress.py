@@ -34,6 +34,7 @@ def progress_of(
         "total": total,
         "generation": generation,
         "best": None if best is None else {"metric": best[0], "latency_ms": best[1]},
+        "stop": None,
         "training": None,
     }
 

@@ -30,13 +30,18 @@ class Progress(ApiObject):
     total: int | None = Field(description="Candidates to evaluate, at most; null: not known yet.")
     generation: int | None = Field(description="Generation being evaluated, from 0.")
     best: Any = Field(description="Best candidate so far.")
+    stop: Literal["generations", "evaluations", "no_gain", "exhausted"] | None = Field(
+        description="Why the search has ended: all generations or `max_evaluations` are used up, "
+        "`patience` generations brought hardly a gain, or nothing new is within the budget. null: it "
+        "has not."
+    )
     training: TrainingProgress | None = Field(
         description="Of the stages adapt and finetune; null in every other one."
     )
 
 
 class JobError(ApiObject):
-    """Why a job or a candidate failed."""
+    """Why a job failed."""
 
     code: str
     message: str = Field(description="What is wrong and what to do.")
@@ -146,7 +151,6 @@ class CandidateObject(ApiObject):
         "null: it is evaluated to the end."
     )
     predicted_latency_ms: float = Field(description="By the latency map, not measured.")
-    error: JobError | None = Field(description="Of a failed candidate: why.")
     finished_at: datetime | None
 
 
@@ -236,6 +240,5 @@ def candidate_object(evaluation: Evaluation) -> Json:
         "images": evaluation.images,
         "rival": None if evaluation.rival_id is None else evaluation_id(evaluation.rival_id),
         "predicted_latency_ms": evaluation.latency_ms,
-        "error": evaluation.error,
         "finished_at": timestamp(evaluation.finished_at),
     }

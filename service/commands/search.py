@@ -45,7 +45,7 @@ from service.commands.request import (
     parse_latency,
     parse_training,
 )
-from service.domain.specs import Scope
+from service.domain.specs import Scope, Strategy
 
 
 def search(
@@ -82,6 +82,18 @@ def search(
         int | None, typer.Option("--parents", help="Candidates the next ones come from.")
     ] = None,
     generations: Annotated[int | None, typer.Option("--generations", help="Generations.")] = None,
+    strategy: Annotated[
+        Strategy | None, typer.Option("--strategy", help="Who proposes (default: evolution).")
+    ] = None,
+    max_evaluations: Annotated[
+        int | None, typer.Option("--max-evaluations", help="Stop after so many candidates.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience", help="Stop after so many generations without gain (default: 8)."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed, the same search.")] = (
         None
     ),
@@ -140,6 +152,9 @@ def search(
             population=population,
             parents=parents,
             generations=generations,
+            strategy=strategy,
+            max_evaluations=max_evaluations,
+            patience=patience,
             seed=seed,
             reuse=reuse,
         ),
@@ -191,12 +206,14 @@ def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def _follow(client: Any, job_id: str, as_json: bool) -> None:
-    from service.commands.progress import changes, follow
+    from service.commands.progress import follow, polls
 
     if as_json:
-        job: dict[str, Any] = {}
-        for job in changes(client, job_id):
-            typer.echo(json.dumps(job))
+        job, version = {}, None
+        for job in polls(client, job_id):
+            if job["version"] != version:
+                typer.echo(json.dumps(job))
+                version = job["version"]
     else:
         job = follow(client, job_id, messages())
     require_success(job)

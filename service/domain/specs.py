@@ -37,6 +37,7 @@ Mode = Literal["eager", "compiled", "cuda_graph"]
 Scope = Literal["model", "backbone"]
 Task = Literal["classification", "semantic_segmentation"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Strategy = Literal["evolution", "random", "exhaustive", "released"]
 ShareUpToOne = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -190,8 +191,11 @@ class TrainingSpec(Strict):
 class SearchSettings(Strict):
     """The search itself."""
 
-    strategy: Literal["evolution", "random"] = Field(
-        default="evolution", description="Search strategy."
+    strategy: Strategy = Field(
+        default="evolution",
+        description="Who proposes candidates: `evolution`; `random`, to compare with; `exhaustive`, "
+        "every config within the budget, of at most 20,000; `released`, the search as the paper's "
+        "authors released it, to compare with.",
     )
     population: int = Field(default=100, ge=1, le=10_000, description="Candidates per generation.")
     parents: int = Field(default=25, ge=1, le=10_000, description="Best candidates, bred from.")
@@ -200,6 +204,13 @@ class SearchSettings(Strict):
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="The same seed proposes the same.")
     max_evaluations: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Stop after this many candidates."
+    )
+    patience: int | None = Field(
+        default=8,
+        ge=1,
+        le=10_000,
+        description="Stop once the Pareto front has gained hardly any hypervolume (less than a "
+        "thousandth) over this many generations; null: go on.",
     )
     levels: Levels | None = Field(
         default=None,

@@ -48,7 +48,7 @@ class EvolutionSettings:
 
     population: proposals per generation. parents: survivors that offspring come from.
     mutation: probability that a gene of a mutant changes. max_evaluations: of the whole search.
-    patience: generations without gain that end the search (see stops.py); None: it goes on.
+    patience: generations with hardly a gain that end the search (stops.py); None: it goes on.
     racing: candidates that are surely beaten are not evaluated on all images (see racing.py).
     """
 

@@ -142,12 +142,13 @@ def crossover(
 
     The first genes, up to a random place, are the mother's, the others the father's: children share
     whole prefixes, which the trie computes once, and what was found to go together stays together.
-    Within the stage that is cut a gene of the father is raised to the mother's last one: sorting
-    would break the prefix. The paper takes every gene from either parent at even odds, and sorts.
+    The place is the later of two random ones, for longer prefixes. Within the stage that is cut a
+    gene of the father is raised to the mother's last one: sorting would break the prefix. The paper
+    takes every gene from either parent at even odds, and sorts.
     """
     mothers, fathers = parents[rng.integers(len(parents), size=(2, n))]
     genes = parents.shape[1]
-    cut = rng.integers(1, max(2, genes), size=(n, 1))
+    cut = rng.integers(1, max(2, genes), size=(2, n, 1)).max(axis=0)
     children = np.where(np.arange(genes) < cut, mothers, fathers)
     for stage in space.stage_slices:
         children[:, stage] = np.maximum.accumulate(children[:, stage], axis=1)

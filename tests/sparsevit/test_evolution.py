@@ -159,15 +159,16 @@ def test_evolution_finds_the_best_config_and_beats_random_search():
     budget = 0.6 * latency_map.dense_ms
     feasible = FeasibleSet(SWIN_T, latency_map, budget).enumerate()
     best = max(quality(SWIN_T, row) for row in feasible)
-    lost = np.empty((5, 2))
-    for seed in range(5):
+    lost = np.empty((10, 2))
+    for seed in range(10):
         settings = EvolutionSettings(population=40, parents=16, generations=18, seed=seed)
         for column, strategy in enumerate((propose, propose_random)):
             history = search(strategy, SWIN_T, latency_map, budget, settings)
             lost[seed, column] = best - max(e.metric for e in history)
     by_evolution, by_random = lost.T
-    assert (by_evolution < 1e-9).sum() >= 3
-    assert by_evolution.max() < 0.05
+    assert (by_evolution < 1e-9).sum() >= 6
+    assert by_evolution.max() < 0.07
+    assert by_evolution.mean() < 0.015
     assert (by_evolution < by_random).all()
 
 

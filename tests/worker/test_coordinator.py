@@ -215,7 +215,8 @@ class TestSearch:
         budget = 0.6 * 43.0
         assert all(row.latency_ms <= budget for row in world.evaluations)
         assert world.job.progress == {
-            "done": 0, "failed": 0, "total": 18, "generation": 0, "best": None, "stop": None, "training": None,
+            "done": 0, "failed": 0, "total": 18, "generation": 0,
+            "best": None, "stop": None, "training": None,
         }  # fmt: skip
 
     def test_it_waits_for_every_shard(self) -> None:
