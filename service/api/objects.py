@@ -41,7 +41,7 @@ class Progress(ApiObject):
 
 
 class JobError(ApiObject):
-    """Why a job failed."""
+    """Why a job or a candidate failed."""
 
     code: str
     message: str = Field(description="What is wrong and what to do.")
@@ -151,6 +151,7 @@ class CandidateObject(ApiObject):
         "null: it is evaluated to the end."
     )
     predicted_latency_ms: float = Field(description="By the latency map, not measured.")
+    error: JobError | None = Field(description="Of a failed candidate: why.")
     finished_at: datetime | None
 
 
@@ -240,5 +241,6 @@ def candidate_object(evaluation: Evaluation) -> Json:
         "images": evaluation.images,
         "rival": None if evaluation.rival_id is None else evaluation_id(evaluation.rival_id),
         "predicted_latency_ms": evaluation.latency_ms,
+        "error": evaluation.error,
         "finished_at": timestamp(evaluation.finished_at),
     }

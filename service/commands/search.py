@@ -206,14 +206,12 @@ def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def _follow(client: Any, job_id: str, as_json: bool) -> None:
-    from service.commands.progress import follow, polls
+    from service.commands.progress import changes, follow
 
     if as_json:
-        job, version = {}, None
-        for job in polls(client, job_id):
-            if job["version"] != version:
-                typer.echo(json.dumps(job))
-                version = job["version"]
+        job: dict[str, Any] = {}
+        for job in changes(client, job_id):
+            typer.echo(json.dumps(job))
     else:
         job = follow(client, job_id, messages())
     require_success(job)

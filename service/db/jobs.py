@@ -2,7 +2,7 @@
 
 A change of state is one UPDATE whose WHERE names the states it may start from (the table in
 `service.domain.status`); it returns False where the job was in none of them. Every change that a
-reader could see raises `version`.
+reader could see raises `version`, and those that watchers are told of leave an event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
+from service.db.events import EventRepository
 from service.db.models import JobRow, UnitRow, table_of
+from service.db.tallies import TallyRepository
+from service.domain.events import FIELDS
 from service.domain.records import Job, Json
 from service.domain.status import (
     TERMINAL,
@@ -83,7 +86,9 @@ class JobRepository:
             )
             .returning(*_JOBS.c)
         )
-        return _job(self._session.execute(statement).one())
+        job = _job(self._session.execute(statement).one())
+        EventRepository(self._session).add(job.id, job.version, {"status": job.status})
+        return job
 
     def get(self, job_id: str, owner: str | None = None) -> Job | None:
         """The job; None where there is none, or it is not `owner`'s (None: anyone's)."""
@@ -116,9 +121,15 @@ class JobRepository:
         return [_job(row) for row in self._session.execute(statement)]
 
     def take_turns(self, owner: str, fingerprint: str) -> None:
-        """Waits until no other transaction looks for, or adds, a dry run of this kind."""
+        """Waits until no other transaction looks for, or adds, a job of this kind."""
         key = func.hashtextextended(f"{owner} {fingerprint}", 0)
         self._session.execute(select(func.pg_advisory_xact_lock(key)))
+
+    def count_open(self, owner: str) -> int:
+        """How many of an owner's jobs have not ended, dry runs included."""
+        open_ = _JOBS.c.status.in_([status for status in JobStatus if not status.terminal])
+        statement = select(func.count()).where(_JOBS.c.owner == owner, open_)
+        return self._session.scalar(statement) or 0
 
     def latest_answered(self, owner: str, fingerprint: str, device: str | None) -> Job | None:
         """The owner's latest job on that device that knows its latencies, dry or not."""
@@ -260,7 +271,10 @@ class JobRepository:
 
     def _end(self, job_id: str, target: JobStatus, values: dict[str, Any]) -> bool:
         ending = {"stage": None, "finished_at": _CLOCK, "estimated_finish_at": None}
-        return self._become(job_id, target, {**ending, **values})
+        if not self._become(job_id, target, {**ending, **values}):
+            return False
+        TallyRepository(self._session).job_ended(job_id)
+        return True
 
     def _become(self, job_id: str, target: JobStatus, values: dict[str, Any]) -> bool:
         return self._change(job_id, sources(target), {"status": target, **values})
@@ -271,12 +285,17 @@ class JobRepository:
         states: frozenset[JobStatus],
         values: dict[str, Any],
     ) -> bool:
-        """The one UPDATE of this table: from `states` only, and version + 1."""
+        """The one UPDATE of this table: from `states` only, and version + 1; with its event."""
         assert not states & TERMINAL, "a terminal job never changes"
         statement = (
             update(_JOBS)
             .where(_JOBS.c.id == job_id, _JOBS.c.status.in_(states))
             .values(version=_JOBS.c.version + 1, **values)
-            .returning(_JOBS.c.id)
+            .returning(_JOBS.c.version, *(_JOBS.c[name] for name in FIELDS))
         )
-        return self._session.execute(statement).one_or_none() is not None
+        row = self._session.execute(statement).one_or_none()
+        if row is None:
+            return False
+        changed = {name: row._mapping[name] for name in values if name in FIELDS}
+        EventRepository(self._session).add(job_id, row.version, changed)
+        return True

@@ -312,6 +312,23 @@ def test_workers_are_woken_after_the_commit(api: Api, monkeypatch: pytest.Monkey
     assert seen == [{"pending": 1}]
 
 
+def test_a_failed_candidate_says_why(api: Api) -> None:
+    job_id = submit(api)["id"]
+    error = {"code": "DEVICE_PROCESS_DIED", "message": "it was killed"}
+    with session_scope(api.engine) as session:
+        evaluations = EvaluationRepository(session)
+        evaluations.add(job_id, 0, [Proposal("[0]", [0], 10.0)])
+        (row,) = evaluations.for_job(job_id)
+        assert evaluations.fail(row.id, error)
+        assert not evaluations.fail(row.id, {"code": "OTHER", "message": "too late"})
+    answer = api.ann.get(f"/jobs/{job_id}/candidates")
+    CandidateList.model_validate_json(answer.content)
+    (candidate,) = answer.json()["data"]
+    assert (candidate["state"], candidate["metric"]) == ("failed", None)
+    assert candidate["error"] == error
+    assert candidate["finished_at"] is not None
+
+
 def test_candidates_are_walked_by_their_cursor(api: Api) -> None:
     job_id, other = submit(api)["id"], submit(api)["id"]
     with session_scope(api.engine) as session:
