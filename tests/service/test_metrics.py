@@ -198,3 +198,11 @@ def test_labels_are_escaped_as_the_format_asks() -> None:
         "# TYPE sparsevit_x gauge",
         r'sparsevit_x{a="q\"b\\c\nd"} 1.5',
     ]
+
+
+def test_the_documentation_names_the_metrics_there_are(api: Api) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
+    written = set(re.findall(r"^\| `(sparsevit_\w+)`", page, re.MULTILINE))
+    used = set(re.findall(r"sparsevit_\w+", page))
+    answered = set(re.findall(r"# TYPE (\w+) ", api.ann.get("/metrics").text))
+    assert written == used == answered
