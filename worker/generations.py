@@ -41,6 +41,10 @@ def search(rows: JobRows) -> Decision:
     )
     if turn.stop is None:
         return _open_generation(rows, number, turn.proposals)
+    errors = [row.error for row in rows.evaluations if row.state == EvaluationState.FAILED]
+    if len(errors) == len(rows.evaluations) > 0:
+        # On one shard or another each of them failed: there is nothing to measure.
+        return Decision(end=End(JobStatus.FAILED, error=errors[0]))
     progress = progress_of(rows.evaluations, {}, len(rows.evaluations), number - 1)
     return Decision(stage=Stage.VERIFY, progress={**progress, "stop": turn.stop})
 

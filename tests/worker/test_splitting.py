@@ -242,6 +242,21 @@ class TestJob:
         world.run()
         assert (world.job.status, world.job.error) == (JobStatus.FAILED, DIED)
 
+    def test_all_that_fail_on_one_shard_or_another_end_it_too(self) -> None:
+        class Alternating(World):
+            def finish(self, unit: Unit, result: Any = None) -> None:
+                position = {tuple(row.genes): row.position for row in self.evaluations}
+                candidates = [tuple(genes) for genes in unit.payload.get("candidates", [])]
+                if any(position[genes] % 2 == unit.shard for genes in candidates):
+                    self.give_up(unit, DIED)
+                else:
+                    super().finish(unit, result)
+
+        world = Alternating()
+        world.run()
+        assert (world.job.status, world.job.error) == (JobStatus.FAILED, DIED)
+        assert {row.state for row in world.evaluations} == {EvaluationState.FAILED}
+
     def test_without_racing_it_is_the_same(self) -> None:
         request = rows.request(search={"racing": False})
         plain = World(request=request)
