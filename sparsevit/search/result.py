@@ -65,7 +65,7 @@ def best_config(
         },
         "latency_ms": latency_document(job, winner),
         "macs": {"value": macs, "dense": job.macs(job.dense_genes)},
-        "uniform": uniform_document(job, baseline, report),
+        "uniform": uniform_document(job, winner, baseline, report),
         "receipt": receipt["id"],
         "search": {
             **{k: job.search_facts.get(k) for k in ("job_id", "strategy", "seed", "stop")},
@@ -114,14 +114,19 @@ def scope_document(latency: Measurement) -> dict[str, Any]:
 
 
 def uniform_document(
-    job: Verification, baseline: Finalist | None, report: Mapping[Genes, Scores]
+    job: Verification,
+    winner: Finalist,
+    baseline: Finalist | None,
+    report: Mapping[Genes, Scores],
 ) -> dict[str, Any] | None:
-    """The best uniform config within the budget, measured the same way; None where none is."""
+    """The best uniform config within the budget, measured the same way; None where none is. gain: how
+    far the winner's metric on the report split is above its."""
     if baseline is None:
         return None
     return {
         "ratio": baseline.genes[0] / 10,
         "metric": report[baseline.genes].to_dict(),
+        "gain": report[winner.genes].value - report[baseline.genes].value,
         "metric_search": baseline.scores.to_dict(),
         "latency_ms": scope_document(baseline.latency[job.scope]),
     }

@@ -28,7 +28,7 @@ from sparsevit.search.choices import finalists as finalists_of
 from sparsevit.search.evolution import Evaluation
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.result import Scores, best_config, front_points
-from sparsevit.sparsity.config import Genes
+from sparsevit.sparsity.config import Genes, SparsityConfig
 
 if TYPE_CHECKING:
     from sparsevit.search.steps import Session
@@ -206,11 +206,13 @@ class Verification:
                 f"{latency.set_aside:.0%} of the samples had to be set aside "
                 f"(load {latency.load}). Stop what else runs there and start the search again.",
             }
+        sparsity = SparsityConfig.from_genes(nearest.genes, self.session.pairs)
         return {
             "code": NoFeasibleConfig.code,
-            "message": f"None of the finalists ran within {nearest.budget_ms:.3f} ms here; the nearest "
-            f"took {latency.p50:.3f} ms (at most {latency.interval[1]:.3f} ms). Raise the budget to "
-            f"{latency.interval[1]:.3f} ms, or search on a quieter device.",
+            "message": f"None of the finalists ran within {nearest.budget_ms:.3f} ms here; the "
+            f"nearest, with the ratios {sparsity.to_dict()['sparsity']}, took {latency.p50:.3f} ms (at most "
+            f"{latency.interval[1]:.3f} ms). Raise the budget to {latency.interval[1]:.3f} ms, or "
+            "search on a quieter device.",
         }
 
     def conclude(

@@ -8,6 +8,7 @@ import pytest
 from sparsevit.search.pareto import (
     crowding_distance,
     hypervolume,
+    leading_fronts,
     non_dominated_sort,
     pareto_front,
 )
@@ -61,6 +62,19 @@ def test_crowding_is_that_of_pymoo(seed):
     front = points[pareto_front(points)]
     # pymoo gives the mean over the objectives, Deb's paper the sum.
     assert np.allclose(crowding_distance(front), 2 * calc_crowding_distance(front))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("count", [1, 10, 1000])
+def test_the_leading_fronts_are_those_of_the_ranks(seed, count):
+    points = clouds(seed)
+    ranks = non_dominated_sort(points)
+    fronts = leading_fronts(points, count)
+    for rank, front in enumerate(fronts):
+        assert sorted(front) == np.flatnonzero(ranks == rank).tolist()
+        assert (np.diff(points[front, 0]) >= 0).all()
+    held = [len(front) for front in fronts]
+    assert sum(held) >= min(count, len(points)) > sum(held[:-1])
 
 
 def test_crowding_closed_form():

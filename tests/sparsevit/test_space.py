@@ -104,6 +104,18 @@ def test_key_is_the_kept_counts():
     assert SMALL_MAPS.key((0, 0, 1, 1, 1, 0)) == SMALL_MAPS.key((0, 0, 2, 2, 2, 8))
 
 
+def test_the_canonical_config_keeps_the_same_at_the_lowest_allowed_levels():
+    space = SearchSpace((1, 1, 3), (64, 4, 1), (1, 2, 3, 5, 8))
+    rows = space.enumerate()
+    canonical = space.canonical(rows)
+    assert np.array_equal(space.kept(canonical), space.kept(rows))
+    assert np.array_equal(space.repair(canonical), canonical)
+    assert np.array_equal(
+        np.unique(canonical, axis=0), np.unique(space.enumerate(distinct=True), axis=0)
+    )
+    assert space.canonical((5, 2, 3, 5, 8)).tolist() == [5, 1, 1, 1, 1]
+
+
 def test_uniform_configs_are_those_of_sparsity_config():
     ratios = [level / 10 for level in SWIN_T.levels]
     expected = [SparsityConfig.uniform(SWIN_T.pairs, ratio).genes for ratio in ratios]

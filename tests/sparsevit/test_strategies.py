@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from sparsevit.errors import ConfigError
-from sparsevit.search.evolution import EvolutionSettings
+from sparsevit.search.evolution import EvolutionSettings, propose
 from sparsevit.search.exhaustive import propose_exhaustive
 from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.history import History
@@ -22,7 +23,7 @@ from sparsevit.search.stops import next_turn, planned_evaluations, stop_reason
 from sparsevit.search.strategies import STRATEGIES
 from sparsevit.search.trie_cost import count_macs, mac_table
 from sparsevit.swin.config import SwinConfig
-from tests.sparsevit.maps import SMALL_MAPS, SWIN_T, TINY, linear_map
+from tests.sparsevit.maps import SMALL_MAPS, SWIN_L, SWIN_T, TINY, linear_map
 from tests.sparsevit.test_evolution import quality
 
 SETTINGS = EvolutionSettings(population=20, parents=5, generations=6, seed=3, patience=None)
@@ -264,3 +265,32 @@ def test_offspring_share_prefixes(depths, least):
     macs = [count_macs(table, [e.genes for e in history if e.generation == g]) for g in range(30)]
     saved = sum(one.one_by_one for one in macs) / sum(one.trie for one in macs)
     assert saved >= least
+
+
+def test_a_proposal_after_100_000_evaluations_is_quick():
+    """Four times the history takes at most about four times as long; O(n^2) would take sixteen."""
+    latency_map = linear_map(SWIN_L)
+    budget = 0.6 * latency_map.dense_ms
+    feasible = FeasibleSet(SWIN_L, latency_map, budget)
+    rows = np.unique(feasible.sample(np.random.default_rng(0), 130_000), axis=0)[:100_000]
+    metric, ms = 1 - rows.mean(axis=1) / 8, latency_map.predict(rows)
+    whole = [
+        Evaluation(tuple(g), i // 100, m, t)
+        for i, (g, m, t) in enumerate(zip(rows.tolist(), metric.tolist(), ms.tolist(), strict=True))
+    ]
+    assert len(whole) == 100_000
+    settings = EvolutionSettings(generations=2000)
+
+    def seconds(count: int) -> float:
+        history, taken = History(whole[:count]), []
+        for _ in range(3):
+            start = time.process_time()
+            arguments = (budget, "model", settings, history, 1000)
+            assert len(propose(SWIN_L, latency_map, *arguments)) == 100
+            stop_reason("evolution", settings, history, 1000)
+            taken.append(time.process_time() - start)
+        return min(taken)
+
+    few, many = seconds(25_000), seconds(100_000)
+    assert many < 8 * few
+    assert many < 1

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from sparsevit.latency.measurement import Measurement
-from sparsevit.search.result import Scores
+from sparsevit.search.result import Scores, uniform_document
 from sparsevit.search.verify import MEASUREMENTS, Finalist, Verification
 
 
@@ -63,6 +63,18 @@ def test_nobody_within_the_budget_is_an_error_with_the_nearest_budget(
     error = verification.no_winner([over], over)
     assert error["code"] == "NO_FEASIBLE_CONFIG"
     assert "10.600 ms" in error["message"]
+    assert "the ratios [[0.1]]" in error["message"]
+
+
+def test_the_gain_over_the_best_uniform_config_is_that_on_the_report_split() -> None:
+    winner, baseline = finalist(1, 0.9, 9.0, 9.1), finalist(2, 0.8, 9.0, 9.1)
+    report = {(1,): Scores(0.85, (0.8, 0.9)), (2,): Scores(0.83, (0.8, 0.86))}
+    job = SimpleNamespace(scope="model")
+    document = uniform_document(job, winner, baseline, report)
+    assert document["gain"] == pytest.approx(0.02)
+    assert document["metric"]["value"] == 0.83
+    assert document["metric_search"]["value"] == 0.8
+    assert uniform_document(job, winner, None, report) is None
 
 
 def test_a_disturbed_number_cannot_win(verification: Verification) -> None:
