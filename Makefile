@@ -6,14 +6,16 @@
 # make lint      lint alone
 # make install   only install, into .venv
 #
-# Each target installs first where that is needed. PYTHON=... picks another interpreter. Where no
-# CUDA build of torch is wanted, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds.
+# Each target installs first where that is needed. PYTHON=... picks another interpreter, JOBS=... how
+# many processes share the tests (2). Where no CUDA build of torch is wanted, set
+# PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds.
 
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
+JOBS := 2
 BENCHES = $(notdir $(basename $(shell grep -l '__main__' bench/*.py)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -27,8 +29,10 @@ help:
 demo: $(STAMP)
 	@$(BIN)/sparsevit demo
 
+# What measures real time has the machine to itself, afterwards.
 test: lint
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not alone"
+	@$(BIN)/python -m pytest -q -m alone
 
 parity: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/sparsevit/test_dense_parity.py --whole-grid --timeout 3600

@@ -1,7 +1,8 @@
 """Servers for the tests: a real Postgres and a real Redis, started once for a whole run.
 
 Where DATABASE_URL or REDIS_URL is set, that server is used instead, with care: each test module
-gets a database of its own that is dropped afterwards, and Redis' database number 15.
+gets a database of its own that is dropped afterwards, and Redis' database number 15 (14 and so on
+for further processes of one run).
 Imports of the service stay inside the fixtures: the library's tests run without its packages.
 """
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from service.embedded.postgres import EmbeddedPostgres
     from service.embedded.redis import EmbeddedRedis
 
-TEST_REDIS_DATABASE = 15
+# pytest-xdist names its processes gw0, gw1 and so on.
+TEST_REDIS_DATABASE = 15 - int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -179,10 +179,11 @@ def _empty(folder: Path) -> None:
 def _remove_leftovers() -> None:
     """Remove the folders under /var/tmp whose runs were killed: ours, and no longer locked."""
     for folder in TEMPORARY_PARENT.glob(f"{TEMPORARY_PREFIX}*"):
-        status = folder.lstat()
-        ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-        # A folder without its lock file was made this instant by a run that starts beside us.
-        if not ours or not (folder / "lock").is_file():
-            continue
-        with suppress(EmbeddedError), folder_lock(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(EmbeddedError, FileNotFoundError):  # another run may remove it, too
+            status = folder.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            # A folder without its lock file was made this instant by a run that starts beside us.
+            if not ours or not (folder / "lock").is_file():
+                continue
+            with folder_lock(folder):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -273,7 +273,7 @@ def test_what_a_killed_run_left_under_var_tmp_goes_and_what_lives_stays(tmp_path
     dead, living = (parent / f"sparsevit-{word}-{os.getpid()}" for word in ("dead", "living"))
     for folder in (dead, living):
         folder.mkdir()
-        (folder / "lock").touch()
+    (dead / "lock").touch()
     try:
         with folder_lock(living), temporary_home(tmp_path / "wanted"):
             assert not dead.exists()

@@ -24,8 +24,6 @@ from service.embedded.signals import Stopped, stoppable, undisturbed
 from service.home import Addresses, read_key
 
 START_SECONDS = 180.0
-# A run in a shell's background has Ctrl-C ignored, and so have the programs it starts.
-CTRL_C = signal.SIGTERM if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else signal.SIGINT
 SPARSEVIT = [sys.executable, "-m", "sparsevit.cli"]
 
 
@@ -68,6 +66,11 @@ class Up:
         return code
 
 
+def listen_to_ctrl_c() -> None:
+    """A run in a shell's background has Ctrl-C ignored, and so have the programs it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def up(home: Path, *options: str) -> Iterator[Up]:
     process = subprocess.Popen(
@@ -75,6 +78,7 @@ def up(home: Path, *options: str) -> Iterator[Up]:
         env=environment(home),
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_ctrl_c,
     )
     assert process.stdout is not None
     try:
@@ -98,7 +102,7 @@ def test_up_serves_commands_find_it_and_ctrl_c_ends_it_in_order(home: Path) -> N
         assert listed["data"] == []
         check_keys(home)
         check_a_refused_search(home)
-        assert running.end(CTRL_C) == 0
+        assert running.end(signal.SIGINT) == 0
     assert Addresses.read(home) is None
     after = sparsevit(home, "jobs")
     assert (after.returncode, "sparsevit up" in after.stderr) == (1, True)

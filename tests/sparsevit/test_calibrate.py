@@ -25,6 +25,7 @@ FACTS = map_facts(
 )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("score", ["variance", "late"])
 def test_a_real_calibration_covers_every_pair_and_level(tiny_model, score: str) -> None:
     latency_map, dense = calibrate(

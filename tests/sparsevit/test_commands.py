@@ -240,6 +240,7 @@ def test_images_of_several_sizes_are_evaluated_at_the_size_that_is_given(
     assert "on 3 images of val" in done.output
 
 
+@pytest.mark.alone
 def test_bench_times_a_config_beside_dense(app, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     document = {"sparsity": [[0.8], [0.8], [0.8, 0.8, 0.8]]}

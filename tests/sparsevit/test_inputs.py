@@ -82,9 +82,9 @@ from sparsevit.errors import DeviceOutOfMemory
 from sparsevit.latency.memory import limit_memory
 from sparsevit.search.steps import Session
 
-shape = {"height": 4096, "width": 8192, "threads": 1}
+shape = {"height": 1024, "width": 2048, "threads": 1}
 session = Session("builtin:digits", {"path": "builtin:digits", "limit": 4}, input=shape)
-assert limit_memory(1000 * 2**20)
+assert limit_memory(150 * 2**20)
 try:
     session.calibrate()
 except DeviceOutOfMemory as error:
@@ -94,13 +94,14 @@ except DeviceOutOfMemory as error:
     assert done.returncode == 0, done.stderr
     assert "does not fit" in done.stdout
     height, width = map(int, done.stdout.split("that did: ")[1].split(".")[0].split("x"))
-    assert 256 <= height < 4096
+    assert 256 <= height < 1024
     assert width == 2 * height
 
 
 def test_a_compiled_model_serves_every_config_with_one_compilation():
     torch.manual_seed(0)
-    eager, compiled = SparseSwin(SMALL).eval(), SparseSwin(SMALL).eval()
+    shape = SwinConfig(embed_dim=8, depths=(2,), num_heads=(1,))  # compiling takes seconds a block
+    eager, compiled = SparseSwin(shape).eval(), SparseSwin(shape).eval()
     compiled.load_state_dict(eager.state_dict())
     modes.apply_mode(compiled, "compiled", CPU)
     images = torch.randn(1, 3, 448, 448)
@@ -108,7 +109,7 @@ def test_a_compiled_model_serves_every_config_with_one_compilation():
     with torch.inference_mode():
         for ratio in (0.2, 0.5, 0.8):
             for model in (eager, compiled):
-                model.set_sparsity(SparsityConfig.uniform(SMALL.pairs, ratio))
+                model.set_sparsity(SparsityConfig.uniform(shape.pairs, ratio))
             for a, b in zip(compiled(images), eager(images), strict=True):
                 torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
             seen.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])

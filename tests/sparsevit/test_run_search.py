@@ -24,6 +24,7 @@ from sparsevit.tasks.files import save_model
 from sparsevit.training.settings import recommended
 from tests.sparsevit.maps import linear_map
 
+pytestmark = pytest.mark.alone
 SETTINGS = EvolutionSettings(population=6, parents=3, generations=2, seed=1)
 DIGITS = {"path": "builtin:digits", "limit": 16}
 

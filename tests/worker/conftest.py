@@ -122,13 +122,12 @@ def wait_until(ready: Callable[[], bool], seconds: float = 20.0, what: str = "")
         time.sleep(0.05)
 
 
-@pytest.fixture
-def worker_environment(database_url: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+def environment_of_worker(database_url: str, redis_url: str, artefacts: Path) -> dict[str, str]:
     """Short leases, one thread, and this checkout's packages."""
     return os.environ | {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
-        "ARTIFACT_ROOT": str(tmp_path / "artefacts"),
+        "ARTIFACT_ROOT": str(artefacts),
         "LEASE_SECONDS": "3",
         "HEARTBEAT_SECONDS": "1",
         "SWEEP_SECONDS": "1",
@@ -136,6 +135,19 @@ def worker_environment(database_url: str, redis_url: str, tmp_path: Path) -> dic
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
+
+
+def process_of_worker(
+    name: str, options: tuple[str, ...], fake: bool, environment: dict[str, str], folder: Path
+) -> WorkerProcess:
+    script = str(Path(__file__).with_name("fake_worker.py"))
+    command = [script, name, *options] if fake else ["-m", "worker", "--name", name, *options]
+    return WorkerProcess([sys.executable, *command], environment, folder / f"{name}.log")
+
+
+@pytest.fixture
+def worker_environment(database_url: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    return environment_of_worker(database_url, redis_url, tmp_path / "artefacts")
 
 
 @pytest.fixture
@@ -146,11 +158,8 @@ def start_worker(
     workers: list[WorkerProcess] = []
 
     def start(name: str, *options: str, fake: bool = True, **environment: str) -> WorkerProcess:
-        script = str(Path(__file__).with_name("fake_worker.py"))
-        command = [script, name, *options] if fake else ["-m", "worker", "--name", name, *options]
-        worker = WorkerProcess(
-            [sys.executable, *command], worker_environment | environment, tmp_path / f"{name}.log"
-        )
+        settings = worker_environment | environment
+        worker = process_of_worker(name, options, fake, settings, tmp_path)
         workers.append(worker)
         return worker
 
@@ -228,20 +237,33 @@ def client(api: Api) -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def module_trainer(
+    api: Api, database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """One worker for the API's jobs of a test module, with training slices of a second. Its clock is
+    the CPU time of a thread: it measures although others keep the machine busy."""
+    environment = environment_of_worker(database_url, redis_url, api.artefacts.root) | {
+        "SLICE_SECONDS": "1",
+        "TEST_DEVICE": "clocked_device.py",
+    }
+    worker = process_of_worker("real", (), True, environment, tmp_path_factory.mktemp("trainer"))
+    try:
+        worker.wait_for("is ready", 60)
+        yield worker
+        worker.signal(signal.SIGTERM)
+        assert worker.process.wait(20) == 0
+    finally:
+        worker.kill()
+
+
 @pytest.fixture
-def trainer(api: Api, start_worker: Callable[..., WorkerProcess]) -> Iterator[WorkerProcess]:
-    """A worker for the API's jobs, with training slices of a second. Its clock is the CPU time of a
-    thread: it measures although others keep the machine busy."""
-    worker = start_worker(
-        "real",
-        ARTIFACT_ROOT=str(api.artefacts.root),
-        SLICE_SECONDS="1",
-        TEST_DEVICE="clocked_device.py",
-    )
-    worker.wait_for("is ready", 60)
-    yield worker
-    worker.signal(signal.SIGTERM)
-    assert worker.process.wait(20) == 0
+def trainer(module_trainer: WorkerProcess) -> Iterator[WorkerProcess]:
+    """The module's trainer; no test may end it."""
+    before = len(module_trainer.text)
+    yield module_trainer
+    print(module_trainer.text[before:])  # shown where the test failed
+    assert module_trainer.process.poll() is None
 
 
 def report_metric(config: Path, weights: Path, dataset: Any) -> float:

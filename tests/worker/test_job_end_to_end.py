@@ -23,6 +23,7 @@ from service.domain.status import EvaluationState, JobStatus
 from tests.sparsevit.checkpoints.damage import Canary
 from tests.worker.conftest import Database, NewJob, WorkerProcess, wait_until
 
+pytestmark = pytest.mark.alone
 StartWorker = Callable[..., WorkerProcess]
 JOB_SECONDS = 500.0  # a busy machine measures everything three times
 

@@ -61,6 +61,12 @@ def slices(database: Database, job: Job, kind: str = "adapt") -> list[Any]:
     return [unit for unit in database.units(job) if unit.kind == kind]
 
 
+def failure(database: Database, job: Job) -> dict[str, Any]:
+    ended = database.wait_for_end(job, JOB_SECONDS)
+    assert ended.status == JobStatus.FAILED
+    return ended.error
+
+
 def wait_for_second_slice(database: Database, job: Job) -> None:
     """Return while the second slice is being worked on: there is a checkpoint to go on from."""
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from service.client import Client
-from service.domain.records import Job
-from service.domain.status import JobStatus, UnitState
+from service.domain.status import JobStatus
 from sparsevit.data.make import imagenet
 from tests.service.api_server import Api
 from tests.sparsevit.tasks import classifiers
@@ -21,6 +17,7 @@ from tests.worker.conftest import Database, WorkerProcess, wait_until
 from tests.worker.test_training_end_to_end import (
     JOB_SECONDS,
     REQUEST,
+    failure,
     slices,
     submitted,
     wait_for_second_slice,
@@ -30,46 +27,6 @@ from tests.worker.test_training_end_to_end import (
 @pytest.fixture(autouse=True)
 def empty_tables() -> None:
     """The API keeps its own keys there, and a latency map serves the next test, too."""
-
-
-def failure(database: Database, job: Job) -> dict[str, Any]:
-    ended = database.wait_for_end(job, JOB_SECONDS)
-    assert ended.status == JobStatus.FAILED
-    return ended.error
-
-
-def test_a_worker_told_to_end_keeps_what_it_trained(
-    database: Database, api: Api, client: Client, start_worker: Callable[..., WorkerProcess]
-) -> None:
-    options = {
-        "ARTIFACT_ROOT": str(api.artefacts.root),
-        "SLICE_SECONDS": "600",
-        "TEST_DEVICE": "clocked_device.py",
-    }
-    first = start_worker("first", **options)
-    steps = REQUEST["adapt"] | {"steps": 100_000}
-    job = submitted(database, client, adapt=steps)
-
-    def trained() -> int:
-        training = database.job(job).progress["training"]
-        return 0 if training is None else training["step"]
-
-    wait_until(lambda: trained() > 0, JOB_SECONDS, "a step of its only slice")
-    seen = trained()
-    first.signal(signal.SIGTERM)
-    assert first.process.wait(20) == 0
-    done = slices(database, job)[0]
-    assert (done.state, done.attempt, done.failures) == (UnitState.DONE, 1, 0)
-    assert done.result["step"] >= seen
-    assert not done.result["done"]
-    assert api.artefacts.path(done.result["checkpoint"]).exists()
-
-    second = start_worker("second", **options)
-    wait_until(lambda: trained() > done.result["step"], JOB_SECONDS, "a step of the next slice")
-    client.cancel(job.id)
-    assert database.wait_for_end(job, 10).status == JobStatus.CANCELLED
-    second.signal(signal.SIGTERM)
-    assert second.process.wait(20) == 0
 
 
 def test_training_data_that_changed_between_two_slices_is_noticed(
@@ -135,21 +92,3 @@ def test_a_job_cancelled_while_it_fine_tunes_keeps_its_front(
     wait_until(lambda: not list(api.artefacts.root.glob(f"training/{job.id}")), 5, "its folder")
     used = {unit.result["checkpoint"] for unit in slices(database, job, "finetune") if unit.result}
     assert not used & {path.name for path in api.artefacts.root.iterdir()}
-
-
-def test_a_slice_that_does_not_fit_the_memory_fails_its_job_alone(
-    database: Database, api: Api, client: Client, start_worker: Callable[..., WorkerProcess]
-) -> None:
-    options = {"TEST_DEVICE": "clocked_device.py", "FAKE_MEMORY_MB": "900"}
-    worker = start_worker("small", ARTIFACT_ROOT=str(api.artefacts.root), **options)
-    large = submitted(database, client, adapt=REQUEST["adapt"] | {"batch": 256})
-    error = failure(database, large)
-    assert error["code"] == "DEVICE_OUT_OF_MEMORY"
-    assert "smaller" in error["message"]
-    small = submitted(database, client, finetune=None)
-    wait_until(lambda: database.job(small).weights is not None, JOB_SECONDS, "adapted weights")
-    client.cancel(small.id)
-    assert database.wait_for_end(small, 10).status == JobStatus.CANCELLED
-    assert worker.text.count("is ready") == 1  # the device process, too, is the same
-    worker.signal(signal.SIGTERM)
-    assert worker.process.wait(20) == 0
