@@ -43,11 +43,11 @@ def evaluate(
     folds: how many states each candidate gets instead (at most one an image), each of as many
     images in a row as the others, or of one more.
 
-    Where preprocessing slides a window the crops of one image are a batch: those of many would need
-    the memory of a batch many times as large.
+    batch: images of a forward; those of one sample at least. Where preprocessing slides a window the
+    crops of one image are a batch: those of many would need the memory of a batch many times as large.
     """
     sliding = model.preprocess.slide is not None
-    size = 1 if sliding else batch
+    size = 1 if sliding else max(1, batch // model.views)
     fold_of = _folds(len(indices), size, folds)
     weight = next(model.parameters())
     states: list[list[State]] = [[] for _ in candidates]
@@ -56,6 +56,7 @@ def evaluate(
         if sliding:
             check_sliding(images, targets)
         x = model.preprocess(images).to(weight.device, weight.dtype)
+        model.attend(x, targets)
         for members, outputs in run_trie(model, candidates, get_score(score), x):
             found = model.states(outputs, targets)
             parts: dict[int, list[State]] = {}

@@ -101,19 +101,21 @@ class Cameras:
 
     intrinsics [N, 3, 3]: to pixels of the images as they were taken. pixels [N, 3, 3]: from those
     to pixels of the images as they are given. to_ego [N, 4, 4]: into the ego frame of the moment
-    that the boxes are of, the car's own motion since each camera's moment included.
+    that the boxes are of, the car's own motion since each camera's moment included. size: (height,
+    width) of the images as they are given.
     """
 
     intrinsics: np.ndarray
     pixels: np.ndarray
     to_ego: np.ndarray
+    size: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.to_ego)
 
-    def seen_as(self, pixels: np.ndarray) -> Cameras:
-        """With their images changed: pixels [3, 3] or [N, 3, 3] from the given to the new ones."""
-        return replace(self, pixels=pixels @ self.pixels)
+    def seen_as(self, pixels: np.ndarray, size: tuple[int, int]) -> Cameras:
+        """With images of a size made of theirs: pixels [3, 3] or [N, 3, 3] from these to the new."""
+        return replace(self, pixels=pixels @ self.pixels, size=size)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,10 @@ class NuScenes:
         return Frame(
             token=sample["token"],
             cameras=Cameras(
-                np.array(intrinsics), np.stack([np.eye(3)] * len(CAMERAS)), np.array(to_ego)
+                np.array(intrinsics),
+                np.stack([np.eye(3)] * len(CAMERAS)),
+                np.array(to_ego),
+                (record["height"], record["width"]),
             ),
             lidar_to_ego=lidar_to_ego,
             ego_to_global=ego_to_global,

@@ -25,6 +25,7 @@ class Preprocess:
     interpolation: one of INTERPOLATIONS, as Pillow computes it.
     crop_pct: None brings an image to `resize` whatever its shape; a share keeps its shape, scales
     it to cover resize / crop_pct and cuts the middle out (timm, torchvision).
+    crop_at: "middle", or "bottom" where what is cut away is the top alone, and both sides (BEVDet).
     slide: None, or the step of a sliding window as a share of `resize`: an image is then not resized
     but cut into overlapping crops of that size.
     channels: the order the network expects, "rgb" or "bgr"; mean and std are in that order.
@@ -35,6 +36,7 @@ class Preprocess:
     resize: tuple[int, int] | None = None
     interpolation: str = "bilinear"
     crop_pct: float | None = None
+    crop_at: str = "middle"
     slide: float | None = None
     channels: str = "rgb"
 
@@ -43,6 +45,8 @@ class Preprocess:
             raise ConfigError("preprocess needs three means and three positive deviations.")
         if self.channels not in ("rgb", "bgr"):
             raise ConfigError(f"preprocess.channels is {self.channels!r}; it is rgb or bgr.")
+        if self.crop_at not in ("middle", "bottom"):
+            raise ConfigError(f"preprocess.crop_at is {self.crop_at!r}; it is middle or bottom.")
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(
                 f"preprocess.interpolation is {self.interpolation!r}; it is one of "
@@ -59,13 +63,16 @@ class Preprocess:
 
     def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
         """uint8 images [H, W, 3] to one fp32 tensor [crops of all images in turn, 3, H, W]; without
-        `slide` every image is one crop. DatasetError where they come in several sizes."""
+        `slide` every image is one crop, and of images [V, H, W, 3] every view. DatasetError where
+        they come in several sizes."""
         return stack_images(
             [self._normalised(crop) for image in images for crop in self.crops(image)]
         )
 
     def crops(self, image: np.ndarray) -> list[np.ndarray]:
-        """The uint8 inputs [h, w, 3] of one image."""
+        """The uint8 inputs [h, w, 3] of one image, or of all views of one."""
+        if image.ndim == 4:
+            return [crop for view in image for crop in self.crops(view)]
         if self.resize is None:
             return [image]
         if self.slide is None:
@@ -97,13 +104,32 @@ class Preprocess:
         method = Image.Resampling[self.interpolation.upper()]
         if self.crop_pct is None:
             return np.array(picture.resize((width, height), method))
-        # In integers, as torchvision has it: a float product may fall short by one pixel.
-        wanted = (math.floor(height / self.crop_pct), math.floor(width / self.crop_pct))
-        scale = max(Fraction(wanted[0], picture.height), Fraction(wanted[1], picture.width))
-        covering = tuple(max(1, math.floor(side * scale)) for side in picture.size)
-        left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
+        covering, (left, top) = self._covering(picture.height, picture.width)
         cut = picture.resize(covering, method).crop((left, top, left + width, top + height))
         return np.array(cut)
+
+    def _covering(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((width, height) to which an image is scaled, (left, top) of what is cut out of it)."""
+        assert self.resize is not None
+        assert self.crop_pct is not None
+        # In integers, as torchvision has it: a float product may fall short by one pixel.
+        wanted = [math.floor(side / self.crop_pct) for side in self.resize]
+        scale = max(Fraction(wanted[0], height), Fraction(wanted[1], width))
+        covering = (max(1, math.floor(width * scale)), max(1, math.floor(height * scale)))
+        left, top = (round((a - b) / 2) for a, b in zip(covering, self.resize[::-1], strict=True))
+        return covering, (left, covering[1] - self.resize[0] if self.crop_at == "bottom" else top)
+
+    def placement(self, height: int, width: int) -> np.ndarray:
+        """From pixels of an image of this size to pixels of its input: float64 [3, 3], of points
+        (x, y, 1). Not for a sliding window, which makes several inputs."""
+        if self.resize is None:
+            return np.eye(3)
+        covering, (left, top) = self.resize[::-1], (0, 0)
+        if self.crop_pct is not None:
+            covering, (left, top) = self._covering(height, width)
+        return np.array(
+            [[covering[0] / width, 0, -left], [0, covering[1] / height, -top], [0, 0, 1]]
+        )
 
     def _normalised(self, image: np.ndarray) -> Tensor:
         mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
@@ -119,6 +145,7 @@ class Preprocess:
             "resize": list(self.resize) if self.resize else None,
             "interpolation": self.interpolation,
             "crop_pct": self.crop_pct,
+            "crop_at": self.crop_at,
             "slide": self.slide,
             "channels": self.channels,
         }

@@ -120,7 +120,7 @@ def dataset_sha256(dataset: DatasetLike, task: TaskModel) -> str:
         _update(digest, root, *shared, contents=shared)
         for index in range(len(read)):
             files = read.files(index)
-            _update(digest, root, *files, contents=files[1:])
+            _update(digest, root, *files, contents=files[task.views :])
     return digest.hexdigest()
 
 

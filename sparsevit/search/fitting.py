@@ -33,7 +33,7 @@ def _fits(session: Session, height: int, width: int) -> bool:
     """Whether a forward of the dense model at this size does not run out of memory."""
     session.model.set_sparsity(SparsityConfig.dense(session.pairs, session.score))
     channels = session.model.backbone.config.in_channels
-    shape = (session.input["batch"], channels, height, width)
+    shape = (session.input["batch"] * session.model.views, channels, height, width)
     release_memory()
     renew_limit()
     try:

@@ -49,13 +49,12 @@ def pareto_picture(
 
 def window_picture(session: Session, genes: Genes) -> bytes:
     """Images of the search split, each window coloured by the number of layers that computed it."""
-    count = min(WINDOW_IMAGES, len(session.splits.search))
+    count = min(max(1, WINDOW_IMAGES // session.model.views), len(session.splits.search))
     session.model.set_sparsity(session.sparsity(genes))
     counts = layer_counts(session.model.backbone, session.latency_images(count))
-    height, width = counts.shape[1:]
-    images = np.stack(
-        [_shown(session.splits.search.sample(i)[0], height, width) for i in range(count)]
-    )
+    samples = (session.splits.search.sample(i)[0] for i in range(count))
+    images = np.stack([crop for image in samples for crop in session.preprocess.crops(image)])
+    images = images[: len(counts)]
     layers = sum(session.model.backbone.config.depths)
     return window_map_png(images, counts, layers, "Layers that computed each window")
 
@@ -72,11 +71,3 @@ def latency_picture(latency_map: LatencyMap) -> bytes | None:
         f"Latency map: off by {accuracy['mean_error']:.1%} on average over "
         f"{accuracy['configs']} whole models",
     )
-
-
-def _shown(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    from PIL import Image
-
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height)))

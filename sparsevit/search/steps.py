@@ -95,7 +95,7 @@ class Session:
         splits = open_splits(dataset, model)
         # The report split is read once: keeping it would only push out what is read again.
         self.splits: Splits = replace(splits, search=cached(splits.search))
-        shown = self.splits.search.sample(0)[0].shape[:2]
+        shown = self.splits.search.sample(0)[0].shape[-3:-1]
         self.input = fill_input(input or {}, shown, self.device)
         size = (self.input["height"], self.input["width"])
         wanted = dict(preprocess or {})
@@ -192,10 +192,16 @@ class Session:
         }
 
     def latency_images(self, count: int) -> Tensor:
-        """`count` real images of the search split, preprocessed, on the device."""
-        total = len(self.splits.search)
-        images = [self.splits.search.sample(i % total)[0] for i in range(count)]
-        return self.preprocess(images)[:count].to(self.device, PRECISIONS[self.input["precision"]])
+        """`count` real samples of the search split, preprocessed, on the device: [count * views, 3, H,
+        W]. The model is told of the first one's cameras, which do for all: time is what counts."""
+        total, model = len(self.splits.search), self.model
+        images, targets = zip(
+            *(self.splits.search.sample(i % total) for i in range(count)), strict=True
+        )
+        x = self.preprocess(images)[: count * model.views]
+        x = x.to(self.device, PRECISIONS[self.input["precision"]])
+        model.attend(x, targets[:1])
+        return x
 
     def calibrate(self, progress: Progress | None = None) -> dict[str, Any]:
         """{"map": LatencyMap document, "receipt": ...}: the latency of every block pair here.

@@ -160,8 +160,9 @@ class Verification:
     def time(self, genes: Sequence[Genes], progress: Progress) -> dict[str, list[Measurement]]:
         """Measurements of every config by scope, over real images, interleaved with dense."""
         model, batch = self.session.model, self.session.input["batch"]
-        images = self.session.latency_images(max(LATENCY_IMAGES, batch)).split(batch)
-        images = [x for x in images if len(x) == batch]
+        samples = max(LATENCY_IMAGES // model.views, batch)
+        images = self.session.latency_images(samples - samples % batch)
+        images = images.split(batch * model.views)
         mode, found = self.session.input["mode"], {}
         for number, (scope, forward) in enumerate((("model", model), ("backbone", model.backbone))):
             dense, *runs = (
@@ -206,11 +207,11 @@ class Verification:
                 f"{latency.set_aside:.0%} of the samples had to be set aside "
                 f"(load {latency.load}). Stop what else runs there and start the search again.",
             }
-        ratios = SparsityConfig.from_genes(nearest.genes, self.session.pairs).to_dict()["sparsity"]
+        sparsity = SparsityConfig.from_genes(nearest.genes, self.session.pairs)
         return {
             "code": NoFeasibleConfig.code,
             "message": f"None of the finalists ran within {nearest.budget_ms:.3f} ms here; the "
-            f"nearest, with the ratios {ratios}, took {latency.p50:.3f} ms (at most "
+            f"nearest, with the ratios {sparsity.to_dict()['sparsity']}, took {latency.p50:.3f} ms (at most "
             f"{latency.interval[1]:.3f} ms). Raise the budget to {latency.interval[1]:.3f} ms, or "
             "search on a quieter device.",
         }

@@ -30,6 +30,8 @@ class TaskModel(nn.Module, ABC):
     the backbone's feature maps, a list of [B, C, h, w]. Dense until `set_sparsity`.
     task: its name in requests and files. readers: format name -> reader of data sets on disk; where
     a request names no format the first that recognises the folder reads it.
+    views: images of one sample, such as those of a car's cameras: a batch counts samples, and its
+    tensor has that many rows for each.
     class_names: what the model tells apart, in the order of its outputs.
     weights_sha256: hash of the file the weights came from; None for weights made in memory.
     adapted: whether the weights went through sparsity-aware adaptation, and with which score.
@@ -40,6 +42,7 @@ class TaskModel(nn.Module, ABC):
 
     task: ClassVar[str]
     readers: ClassVar[Mapping[str, type[Reader]]]
+    views: ClassVar[int] = 1
     class_names: Sequence[str]
 
     def __init__(self, backbone: SparseSwin, head: nn.Module, preprocess: Preprocess) -> None:
@@ -77,6 +80,12 @@ class TaskModel(nn.Module, ABC):
         if self.backbone.executed_windows is None:
             raise ConfigError("the model has not run yet: call it once before executed_windows.")
         return self.backbone.executed_windows
+
+    def attend(self, images_BCHW: Tensor, targets: Sequence[Target]) -> None:
+        """Told before a forward, other than in `loss`, what the data know of these preprocessed images
+        beside their pixels: where the cameras are. A single target stands for all images. Most
+        heads see pixels alone, and need no more.
+        """
 
     @property
     @abstractmethod

@@ -17,6 +17,7 @@ ENTRY_POINTS = "sparsevit.tasks"
 TASKS = {
     "classification": "sparsevit.tasks.classification:ClassificationModel",
     "semantic_segmentation": "sparsevit.tasks.semantic:SegmentationModel",
+    "detection_3d": "sparsevit.tasks.bev_detection:BEVDet",
     "upernet": "sparsevit.tasks.upernet:UperNet",
     "mask2former": "sparsevit.tasks.mask2former:Mask2Former",
 }

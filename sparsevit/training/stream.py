@@ -50,15 +50,15 @@ class TrainingSamples:
         return len(self.dataset)
 
     def sample(self, number: int) -> tuple[Tensor, Target]:
-        """Normalised image, fp32 [3, H, W], and target, of an image in an epoch."""
+        """Normalised views of an image, fp32 [V, 3, H, W], and target, of an image in an epoch."""
         epoch, index = divmod(number, len(self.dataset))
         image, target = self.dataset.sample(index)
         if self.chance:
             rng = np.random.default_rng([self.seed, AUGMENTATION, epoch, index])
-            image, target = self.model.augment(image, target, self.size or image.shape[:2], rng)
+            image, target = self.model.augment(image, target, self.size or image.shape[-3:-1], rng)
         elif self.size is not None:
             image, target = self.model.augment(image, target, self.size, None)
-        return self.normalise([image])[0], target
+        return self.normalise([image]), target
 
 
 @dataclass(frozen=True)
@@ -102,4 +102,4 @@ def training_batches(
     numbers = SampleNumbers(len(samples), settings, first, last, mine)
     share = settings.batch // mine.count
     for images, targets in read_ahead(samples, numbers, share, threads=settings.threads):
-        yield stack_images(images), targets
+        yield stack_images([view for image in images for view in image]), targets

@@ -50,7 +50,7 @@ def test_accumulation_is_the_mean_of_the_parts_losses() -> None:
     read = [samples.sample(n) for n in SampleNumbers(6, settings, 0, 1, Processes())]
     model.set_sparsity(_first_config(model, settings))
     parts = [
-        model.loss(torch.stack([x for x, _ in part]), [y for _, y in part]).item()
+        model.loss(torch.cat([x for x, _ in part]), [y for _, y in part]).item()
         for part in (read[:2], read[2:])
     ]
     assert small[0] == pytest.approx(np.mean(parts), rel=1e-6)
@@ -94,7 +94,7 @@ def test_augmentation_draws_anew_in_every_epoch() -> None:
     first, again, later = (samples.sample(n) for n in (2, 2, 2 + len(dataset)))
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], later[0])
-    assert first[0].shape == (3, *SIZE)
+    assert first[0].shape == (1, 3, *SIZE)
     assert first[1].shape == SIZE
 
 
@@ -106,7 +106,7 @@ def test_a_data_set_that_varies_itself_is_not_augmented() -> None:
     image, labels = dataset.sample(3)
     for samples in (plain, given):
         x, target = samples.sample(3 + 2 * len(dataset))
-        assert torch.equal(x, small_model().preprocess([image])[0])
+        assert torch.equal(x, small_model().preprocess([image]))
         assert np.array_equal(target, labels)
 
 
