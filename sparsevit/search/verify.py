@@ -207,11 +207,11 @@ class Verification:
                 f"{latency.set_aside:.0%} of the samples had to be set aside "
                 f"(load {latency.load}). Stop what else runs there and start the search again.",
             }
-        sparsity = SparsityConfig.from_genes(nearest.genes, self.session.pairs)
+        ratios = SparsityConfig.from_genes(nearest.genes, self.session.pairs).to_dict()["sparsity"]
         return {
             "code": NoFeasibleConfig.code,
             "message": f"None of the finalists ran within {nearest.budget_ms:.3f} ms here; the "
-            f"nearest, with the ratios {sparsity.to_dict()['sparsity']}, took {latency.p50:.3f} ms (at most "
+            f"nearest, with the ratios {ratios}, took {latency.p50:.3f} ms (at most "
             f"{latency.interval[1]:.3f} ms). Raise the budget to {latency.interval[1]:.3f} ms, or "
             "search on a quieter device.",
         }
