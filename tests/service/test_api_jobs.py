@@ -1,22 +1,18 @@
-"""Jobs over HTTP: submitting, keys and owners, lists, ETags, cancelling."""
+"""Jobs over HTTP: submitting, keys and owners, ETags."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 from celery import Celery
 from redis import Redis
 
-from service.api.device_objects import DeviceList, WorkerList
-from service.api.objects import CandidateList, JobList, JobObject
-from service.db.evaluations import EvaluationRepository
+from service.api.objects import JobObject
 from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.db.workers import WorkerRepository
-from service.domain.records import Proposal
 from service.domain.status import UnitKind
 from tests.service.api_server import SMALL, Api
 from tests.service.test_body import check_problem
@@ -32,11 +28,6 @@ def submit(api: Api, **changes: Any) -> dict[str, Any]:
 def register(api: Api, device: str, kind: Any = "cpu") -> None:
     with session_scope(api.engine) as session:
         WorkerRepository(session).register(device, device, "uuid", kind, "host", {"torch": "2"})
-
-
-def claim(api: Api) -> None:
-    with session_scope(api.engine) as session:
-        assert UnitRepository(session).claim("w", "Testium", "uuid", 60) is not None
 
 
 def test_a_small_request_becomes_a_job_with_its_defaults(api: Api, redis_url: str) -> None:
@@ -175,46 +166,6 @@ def test_an_id_that_is_none_is_not_there(api: Api, job_id: str) -> None:
     check_problem(api.ann.get(f"/jobs/{job_id}"), 404, "JOB_NOT_FOUND")
 
 
-def test_lists_are_walked_by_their_cursor(api: Api) -> None:
-    ids = [submit(api)["id"] for _ in range(5)]
-    seen, after = [], None
-    while True:
-        query = {"limit": 2} | ({} if after is None else {"after": after})
-        answer = api.ann.get("/jobs", params=query)
-        page = answer.json()
-        JobList.model_validate_json(answer.content)
-        seen += [job["id"] for job in page["data"]]
-        assert page["has_more"] == (page["next_cursor"] is not None)
-        after = page["next_cursor"]
-        if after is None:
-            break
-    assert seen == ids[::-1]
-    api.ann.post(f"/jobs/{ids[0]}/cancel")
-    cancelled = api.ann.get("/jobs?status=cancelled").json()["data"]
-    assert [job["id"] for job in cancelled] == [ids[0]]
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "limit=0",
-        "limit=-1",
-        "limit=101",
-        "limit=1e20",
-        "limit=canary-7319",
-        "after=canary-7319",
-        "after=",
-        "after=job_" + "0" * 32,
-        "after=%00",
-        "status=done",
-        "limt=5",
-        "limit=1&limit=2",
-    ],
-)
-def test_list_parameters_that_are_refused(api: Api, query: str) -> None:
-    check_problem(api.ann.get(f"/jobs?{query}"), 422, "VALIDATION_FAILED")
-
-
 def test_a_job_that_has_not_changed_is_not_sent_again(api: Api) -> None:
     job_id = submit(api)["id"]
     first = api.ann.get(f"/jobs/{job_id}")
@@ -241,63 +192,6 @@ def test_a_job_that_has_not_changed_is_not_sent_again(api: Api) -> None:
     JobObject.model_validate_json(ended.content)
 
 
-def cancel(api: Api, job_id: str) -> httpx.Response:
-    return api.ann.post(f"/jobs/{job_id}/cancel")
-
-
-class TestCancel:
-    def test_a_queued_job_ends_at_once(self, api: Api) -> None:
-        job_id = submit(api)["id"]
-        answer = cancel(api, job_id)
-        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
-        assert answer.json()["cancel_requested_at"] is not None
-        assert answer.json()["finished_at"] is not None
-        again = cancel(api, job_id)
-        assert (again.status_code, again.json()) == (200, answer.json())
-        with session_scope(api.engine) as session:
-            assert UnitRepository(session).states(job_id) == {"cancelled": 1}
-
-    def test_a_job_whose_first_unit_is_held_is_told(self, api: Api) -> None:
-        job_id = submit(api)["id"]
-        claim(api)
-        answer = cancel(api, job_id)
-        assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
-
-    def test_a_running_job_is_cancelling_until_its_workers_stop(self, api: Api) -> None:
-        job_id = submit(api)["id"]
-        claim(api)
-        with session_scope(api.engine) as session:
-            JobRepository(session).start(job_id)
-            UnitRepository(session).add(job_id, UnitKind.EVALUATE, {}, 0, 0)
-        first = cancel(api, job_id)
-        assert (first.status_code, first.json()["status"]) == (202, "cancelling")
-        assert "retry-after" in first.headers
-        again = cancel(api, job_id)
-        assert (again.status_code, again.json()["version"]) == (202, first.json()["version"])
-        with session_scope(api.engine) as session:
-            assert UnitRepository(session).states(job_id) == {"leased": 1, "cancelled": 1}
-
-    def test_a_job_that_has_ended_stays(self, api: Api) -> None:
-        job_id = submit(api)["id"]
-        with session_scope(api.engine) as session:
-            JobRepository(session).fail(job_id, "CODE", "")
-        check_problem(cancel(api, job_id), 409, "JOB_ALREADY_TERMINAL")
-
-
-def test_a_cancellation_does_not_wait_for_a_claim_that_is_under_way(api: Api) -> None:
-    job_id = submit(api)["id"]
-    with session_scope(api.engine) as session:
-        units = UnitRepository(session)
-        unit = units.claim("w", "Testium", "uuid", 60)
-        answer = cancel(api, job_id)
-        assert (answer.status_code, answer.json()["status"]) == (202, "cancelling")
-        assert unit is not None
-        JobRepository(session).start(job_id)
-    with session_scope(api.engine) as session:
-        assert UnitRepository(session).heartbeat(unit.id, unit.attempt, 60) == "cancel"
-        assert api.ann.get(f"/jobs/{job_id}").json()["status"] == "cancelling"
-
-
 def test_workers_are_woken_after_the_commit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, int]] = []
 
@@ -310,70 +204,3 @@ def test_workers_are_woken_after_the_commit(api: Api, monkeypatch: pytest.Monkey
     monkeypatch.setattr("service.jobs.submission.wake_units", look)
     submit(api)
     assert seen == [{"pending": 1}]
-
-
-def test_a_failed_candidate_says_why(api: Api) -> None:
-    job_id = submit(api)["id"]
-    error = {"code": "DEVICE_PROCESS_DIED", "message": "it was killed"}
-    with session_scope(api.engine) as session:
-        evaluations = EvaluationRepository(session)
-        evaluations.add(job_id, 0, [Proposal("[0]", [0], 10.0)])
-        (row,) = evaluations.for_job(job_id)
-        assert evaluations.fail(row.id, error)
-        assert not evaluations.fail(row.id, {"code": "OTHER", "message": "too late"})
-    answer = api.ann.get(f"/jobs/{job_id}/candidates")
-    CandidateList.model_validate_json(answer.content)
-    (candidate,) = answer.json()["data"]
-    assert (candidate["state"], candidate["metric"]) == ("failed", None)
-    assert candidate["error"] == error
-    assert candidate["finished_at"] is not None
-
-
-def test_candidates_are_walked_by_their_cursor(api: Api) -> None:
-    job_id, other = submit(api)["id"], submit(api)["id"]
-    with session_scope(api.engine) as session:
-        evaluations = EvaluationRepository(session)
-        proposals = [Proposal(f"[{n}]", [n], 10.0 + n) for n in range(3)]
-        evaluations.add(job_id, 0, proposals)
-        evaluations.add(other, 0, proposals)
-        ended = evaluations.for_job(job_id)
-        evaluations.finish(ended[0].id, 0.5, 40)
-        rival = [Proposal("[3]", [3], 12.0, rival_id=ended[0].id)]
-        evaluations.add(job_id, 1, rival)
-        evaluations.drop(evaluations.for_job(job_id)[3].id, 0.25, (0.125, 0.375), 10)
-        foreign = evaluations.for_job(other)[0].id
-    answer = api.ann.get(f"/jobs/{job_id}/candidates?limit=2")
-    first = answer.json()
-    CandidateList.model_validate_json(answer.content)
-    assert [item["genes"] for item in first["data"]] == [[0], [1]]
-    assert [first["data"][0][name] for name in ("state", "metric", "images", "rival")] == [
-        "done", 0.5, 40, None,
-    ]  # fmt: skip
-    rest = api.ann.get(f"/jobs/{job_id}/candidates?after={first['next_cursor']}").json()
-    assert ([item["genes"] for item in rest["data"]], rest["has_more"]) == ([[2], [3]], False)
-    dropped = rest["data"][1]
-    assert (dropped["state"], dropped["metric"], dropped["images"]) == ("dropped", 0.25, 10)
-    assert dropped["metric_interval"] == [0.125, 0.375]
-    assert dropped["rival"] == first["data"][0]["id"]
-    for forged in ("eval_0", "eval_99999999999999999999", f"eval_{foreign}", "x"):
-        answer = api.ann.get(f"/jobs/{job_id}/candidates?after={forged}")
-        check_problem(answer, 422, "VALIDATION_FAILED")
-
-
-def test_workers_and_devices_are_listed(api: Api) -> None:
-    register(api, "Testium 3000")
-    answer = api.ann.get("/workers")
-    WorkerList.model_validate_json(answer.content)
-    (worker,) = answer.json()["data"]
-    assert (worker["device"], worker["state"], worker["online"]) == ("Testium 3000", "idle", True)
-    answer = api.ann.get("/devices")
-    DeviceList.model_validate_json(answer.content)
-    assert answer.json()["data"] == [
-        {
-            "name": "Testium 3000",
-            "object": "device",
-            "kind": "cpu",
-            "workers_online": 1,
-            "latency_maps": [],
-        }
-    ]
