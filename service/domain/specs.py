@@ -35,7 +35,9 @@ SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
 Mode = Literal["eager", "compiled", "cuda_graph"]
 Scope = Literal["model", "backbone"]
-Task = Literal["classification", "semantic_segmentation", "detection_3d"]
+Task = Literal[
+    "classification", "semantic_segmentation", "instance_segmentation", "detection_3d"
+]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Strategy = Literal["evolution", "random", "exhaustive", "released"]
 ShareUpToOne = Annotated[float, Field(gt=0, le=1)]
@@ -56,8 +58,8 @@ class DatasetSpec(Strict):
     format: FormatName | None = Field(
         default=None,
         description="Layout of the folder, a reader of the task: imagefolder for classification; "
-        "cityscapes, ade20k or folder for semantic segmentation; nuscenes for 3D detection. null: "
-        "recognised by the reader.",
+        "cityscapes, ade20k or folder for semantic segmentation; coco for instance segmentation; "
+        "nuscenes for 3D detection. null: recognised by the reader.",
         examples=["imagefolder"],
     )
     train_split: SplitName = Field(

@@ -129,6 +129,13 @@ def flipped(
     return np.ascontiguousarray(image[:, ::-1]), mirrored
 
 
+def resized_part(image: np.ndarray, box: Box, size: Size, interpolation: str) -> np.ndarray:
+    """The part of the image within the box, brought to `size`."""
+    if box == _whole(image) and image.shape[:2] == tuple(size):
+        return image
+    return _cut(image, box, size, interpolation)
+
+
 def _cut(source: np.ndarray, box: Box, size: Size, interpolation: str = "bilinear") -> np.ndarray:
     """The part of the source within the box, resized."""
     from PIL import Image

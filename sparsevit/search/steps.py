@@ -84,7 +84,7 @@ class Session:
         self.device = open_device(device)
         if self.device.type == "cpu":
             keep_memory()
-        self.checkpoint, self.weights_source = checkpoint, weights_source
+        self.checkpoint, self.weights_source, self.task = checkpoint, weights_source, task
         model = self.load()
         if task not in (None, model.task):
             raise CheckpointMismatch(
@@ -110,7 +110,7 @@ class Session:
         """The model as its checkpoint has it; a model that a caller gave stays as it is."""
         if isinstance(self.checkpoint, TaskModel):
             return copy.deepcopy(self.checkpoint)
-        return load_model(self.checkpoint)
+        return load_model(self.checkpoint, task=self.task)
 
     @property
     def pairs(self) -> tuple[int, ...]:

@@ -79,18 +79,24 @@ def save_model(model: TaskModel, path: str | Path, dtype: torch.dtype = torch.fl
     return model.weights_sha256
 
 
-def load_model(checkpoint: str | Path, device: str | torch.device = "cpu") -> TaskModel:
+def load_model(
+    checkpoint: str | Path, device: str | torch.device = "cpu", *, task: str | None = None
+) -> TaskModel:
     """Loads a task model: dense, in eval mode, fp32.
 
     checkpoint: what `save_model` wrote, `builtin:digits`, or a checkpoint of another library with its
     head (docs/tasks.md lists them): a file, a model folder, or an id of the Hugging Face hub.
+    task: what it is for, where another library's checkpoint does not say (Mask2Former): heads of other
+    tasks are not looked for.
     Raises a CheckpointError: UNSAFE, CORRUPT, TOO_LARGE or MISMATCH (no Swin, no head that is known
     here, wrong shapes, NaN). Memory is spent on the model only once its tensors are known to be in
     the file. Warns where the checkpoint's preprocessing cannot be followed exactly.
     """
     path = checkpoint_path(checkpoint)
     content = read_checkpoint(path)
-    model = _own(path, content) if content[1].get("format") == FORMAT else _foreign(path, content)
+    model = (
+        _own(path, content) if content[1].get("format") == FORMAT else _foreign(path, content, task)
+    )
     model.weights_sha256 = sha256_weights(path)
     return model.to(device).eval()
 
@@ -114,13 +120,13 @@ def _own(path: Path, content: Content) -> TaskModel:
     return model
 
 
-def _foreign(path: Path, content: Content) -> TaskModel:
+def _foreign(path: Path, content: Content, task: str | None) -> TaskModel:
     """A model out of another library's checkpoint, or of what save_model wrote in its names."""
     tensors, metadata, config = content
     found, architecture, notes = read_backbone(tensors, path.name, config)
     small_map = stated_small_map(metadata, config, path.name)
     architecture = replace(architecture, small_map=small_map or default_small_map(found))
-    checkpoint = ForeignCheckpoint(path.name, tensors, found, architecture.dims[-1], config)
+    checkpoint = ForeignCheckpoint(path.name, tensors, found, architecture.dims[-1], config, task)
     if NAMES in metadata:
         described = Description.parsed(metadata, path.name)
         described = replace(described, architecture=architecture)
@@ -145,7 +151,8 @@ def _foreign(path: Path, content: Content) -> TaskModel:
 
 def _head_in(checkpoint: ForeignCheckpoint) -> ForeignHead:
     for name in task_names():
-        head = task_class(name).head_in(checkpoint)
+        kind = task_class(name)
+        head = kind.head_in(checkpoint) if checkpoint.task in (None, kind.task) else None
         if head is not None:
             return head
     title = checkpoint.backbone.place.dialect.title

@@ -22,7 +22,8 @@ class ForeignCheckpoint:
     """A file or folder of another library that holds a Swin, for a task to look for its head.
 
     name: for messages. tensors: all of the file, by its names. backbone: its Swin. width: channels
-    of its last stage. config: the content of a config.json beside the weights, or None.
+    of its last stage. config: the content of a config.json beside the weights, or None. task: that it
+    is asked for, or None: a checkpoint may not say which of two it was trained for.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ForeignCheckpoint:
     backbone: Translation
     width: int
     config: Mapping[str, Any] | None
+    task: str | None = None
 
     @property
     def around(self) -> list[str]:

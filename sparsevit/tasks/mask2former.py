@@ -1,7 +1,8 @@
-"""Semantic segmentation by transformers' Mask2Former (Cheng et al., CVPR 2022, arXiv 2112.01527)."""
+"""transformers' Mask2Former (Cheng et al., CVPR 2022, arXiv 2112.01527), for semantic segmentation."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsevit.data.cityscapes import CLASS_NAMES as CITY_NAMES
+from sparsevit.data.coco import CLASS_NAMES as COCO_NAMES
 from sparsevit.data.label_maps import IGNORED
 from sparsevit.errors import ConfigError
 from sparsevit.tasks import huggingface
-from sparsevit.tasks.semantic import upsampled
+from sparsevit.tasks.foreign import ForeignCheckpoint, ForeignHead
+from sparsevit.tasks.semantic import SemanticModel, upsampled
 from sparsevit.tasks.transformers_model import TransformersModel
 
 SETTINGS: dict[str, huggingface.Check] = {
@@ -45,6 +49,8 @@ NAMES = {
     "head.class_predictor.": "class_predictor.",
 }
 MAPS = 4  # that the pixel decoder is made for
+INSTANCES = "instance_segmentation"
+CITY_THINGS = 8  # the last of Cityscapes' classes, of which it has instances
 
 
 class Queries(NamedTuple):
@@ -92,14 +98,11 @@ class Mask2FormerHead(nn.Module):
         return self.layers(features)[-1]
 
 
-class Mask2Former(TransformersModel):
+class QueriesModel(TransformersModel):
     """SparseSwin with the head of transformers' Mask2FormerForUniversalSegmentation.
 
-    Its outputs are that model's class_queries_logits and masks_queries_logits. A class's score at a
-    pixel is the sum over the queries of its probability, no object left out, times the mask's, as
-    in the paper. Masks are upsampled to the labels' size first, as in the original code;
-    transformers' post_process_semantic_segmentation goes through 384 x 384 pixels instead, and so
-    gives slightly other maps.
+    Its outputs are that model's class_queries_logits and masks_queries_logits. Which task it was
+    trained for its checkpoint does not say: `for_instances` judges by the names of its classes.
     """
 
     model_type = "mask2former"
@@ -108,14 +111,18 @@ class Mask2Former(TransformersModel):
     head_names = NAMES
     classifier, others = "class_predictor", 1
 
-    def loss(self, images_BCHW: Tensor, targets: Sequence[np.ndarray]) -> Tensor:
-        """transformers' criterion: queries are matched to the classes that occur in each image, and
-        every decoder layer's classes and masks are compared with them; zero where nothing occurs."""
+    @abstractmethod
+    def objects(self, target: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What queries are matched to: the classes of n masks [n], and the masks [n, h, w], 0 or 1."""
+
+    def loss(self, images_BCHW: Tensor, targets: Sequence[Any]) -> Tensor:
+        """transformers' criterion: queries are matched to the masks of each image, and every decoder
+        layer's classes and masks are compared with them; zero where no image has any."""
         layers = [
             Queries(found.classes.float(), found.masks.float())
             for found in self.head.layers(self.backbone(images_BCHW))
         ]
-        objects = [_objects(target, images_BCHW.device) for target in targets]
+        objects = [self.objects(target, images_BCHW.device) for target in targets]
         if not any(len(classes) for classes, _ in objects):
             return 0.0 * (layers[-1].classes.sum() + layers[-1].masks.sum())
         return self._criterion(layers, *zip(*objects, strict=True))
@@ -151,10 +158,41 @@ class Mask2Former(TransformersModel):
             if name.startswith(kind)
         )
 
+
+class Mask2Former(QueriesModel, SemanticModel):
+    """Semantic segmentation: a class's score at a pixel is the sum over the queries of its probability,
+    no object left out, times the mask's, as in the paper.
+
+    Masks are upsampled to the labels' size first, as in the original code; transformers'
+    post_process_semantic_segmentation goes through 384 x 384 pixels instead, and so gives slightly
+    other maps.
+    """
+
+    registered = "mask2former"
+
+    def objects(self, target: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The classes that occur in a label map, and where each is."""
+        found = np.unique(target[target != IGNORED])
+        masks = torch.from_numpy(target[None] == found[:, None, None])
+        return torch.from_numpy(found).long().to(device), masks.float().to(device)
+
     def crop_scores(self, outputs: Queries, crop: int, size: Sequence[int]) -> Tensor:
         classes = outputs.classes[crop].float().softmax(-1)[:, :-1]
         masks = upsampled(outputs.masks[crop : crop + 1].float(), size)[0].sigmoid()
         return torch.einsum("qc,qhw->chw", classes, masks)
+
+    @classmethod
+    def head_in(cls, checkpoint: ForeignCheckpoint) -> ForeignHead | None:
+        head = super().head_in(checkpoint)
+        return None if head is None or for_instances(checkpoint, head) else head
+
+
+def for_instances(checkpoint: ForeignCheckpoint, head: ForeignHead) -> bool:
+    """Whether that is asked for, or else its classes are COCO's things, or Cityscapes' eight."""
+    if checkpoint.task is not None:
+        return checkpoint.task == INSTANCES
+    names = {*head.description["class_names"]}
+    return names in ({*COCO_NAMES}, {*CITY_NAMES[-CITY_THINGS:]})
 
 
 def _pixel_decoder(config: Any, dims: Sequence[int]) -> nn.Module:
@@ -178,10 +216,3 @@ def _at_least_fp32(before: Tensor, after: Tensor) -> Tensor:
     if after.dtype in (torch.bfloat16, torch.float16):
         return before.to(after.device, torch.float32)
     return after
-
-
-def _objects(labels: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The classes of a label map [n], and where each is: [n, h, w], 0 or 1."""
-    found = np.unique(labels[labels != IGNORED])
-    masks = torch.from_numpy(labels[None] == found[:, None, None])
-    return torch.from_numpy(found).long().to(device), masks.float().to(device)

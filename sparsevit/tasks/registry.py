@@ -17,9 +17,11 @@ ENTRY_POINTS = "sparsevit.tasks"
 TASKS = {
     "classification": "sparsevit.tasks.classification:ClassificationModel",
     "semantic_segmentation": "sparsevit.tasks.semantic:SegmentationModel",
+    "instance_segmentation": "sparsevit.tasks.maskrcnn.model:MaskRCNN",
     "detection_3d": "sparsevit.tasks.bev_detection:BEVDet",
     "upernet": "sparsevit.tasks.upernet:UperNet",
     "mask2former": "sparsevit.tasks.mask2former:Mask2Former",
+    "mask2former_instance": "sparsevit.tasks.mask2former_instance:Mask2FormerInstance",
 }
 
 

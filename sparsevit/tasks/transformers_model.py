@@ -1,4 +1,4 @@
-"""Semantic segmentation with a head of transformers: what UperNet and Mask2Former share."""
+"""Models with a head of transformers: what UperNet and both kinds of Mask2Former share."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from torch import nn
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.swin.model import SparseSwin
 from sparsevit.tasks import huggingface
-from sparsevit.tasks.base import check_class_names
+from sparsevit.tasks.base import TaskModel, check_class_names
 from sparsevit.tasks.foreign import ForeignCheckpoint, ForeignHead
-from sparsevit.tasks.semantic import MAX_CLASSES, SemanticModel
+from sparsevit.tasks.semantic import MAX_CLASSES
 
 
-class TransformersModel(SemanticModel):
-    """SparseSwin with the head of one of transformers' models.
+class TransformersModel(TaskModel):
+    """SparseSwin with the head of one of transformers' models; a subclass adds the task.
 
     settings: fields of transformers' config; what is left out is its default.
-    A subclass says: model_type, the model's name in config.json; fields that its head is built of;
+    A subclass says: model_type, the model's name in config.json; registered, its name among our tasks;
+    fields that its head is built of;
     head_class(settings, channels of the feature maps, classes); head_names, the beginnings of the
     head's tensors to transformers' own; classifier, the layer that tells classes apart, of whose
     outputs `others` are no classes.
     """
 
     model_type: ClassVar[str]
+    registered: ClassVar[str]
     fields: ClassVar[Mapping[str, huggingface.Check]]
     head_class: ClassVar[type[nn.Module]]
     head_names: ClassVar[Mapping[str, str]]
@@ -51,7 +53,7 @@ class TransformersModel(SemanticModel):
     def describe(self) -> dict[str, Any]:
         return {
             "task": self.task,
-            "model": self.model_type,
+            "model": self.registered,
             "class_names": list(self.class_names),
             "settings": self.settings,
         }
@@ -71,7 +73,7 @@ class TransformersModel(SemanticModel):
         return ForeignHead(
             description={
                 "task": cls.task,
-                "model": cls.model_type,
+                "model": cls.registered,
                 "settings": huggingface.settings_of(config, cls.fields, checkpoint.name),
                 "class_names": huggingface.class_names(checkpoint, cls.classifier, cls.others),
             },

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sparsevit.errors import ConfigError
 from sparsevit.tasks import huggingface
-from sparsevit.tasks.semantic import pixel_loss, stacked, upsampled
+from sparsevit.tasks.semantic import SemanticModel, pixel_loss, stacked, upsampled
 from sparsevit.tasks.transformers_model import TransformersModel
 
 SETTINGS: dict[str, huggingface.Check] = {
@@ -48,14 +48,14 @@ class UperNetHead(nn.Module):
         return self.decode_head(list(features))
 
 
-class UperNet(TransformersModel):
+class UperNet(TransformersModel, SemanticModel):
     """SparseSwin with the heads of transformers' UperNetForSemanticSegmentation.
 
     Upsampled to the image's size, bilinearly, its outputs are that model's logits; scores are
     upsampled to the labels' size at once. The auxiliary head runs in training only.
     """
 
-    model_type = "upernet"
+    model_type = registered = "upernet"
     fields = SETTINGS
     head_class = UperNetHead
     head_names: ClassVar[Mapping[str, str]] = {

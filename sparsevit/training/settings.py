@@ -140,6 +140,8 @@ _RECOMMENDED: dict[tuple[str, str], TrainingSettings] = {
     ),
     ("semantic_segmentation", "adapt"): replace(_ADAPT, clip=0.01),
     ("semantic_segmentation", "finetune"): replace(_FINETUNE, clip=0.01),
+    ("instance_segmentation", "adapt"): replace(_ADAPT, clip=None),
+    ("instance_segmentation", "finetune"): replace(_FINETUNE, clip=None),
 }
 
 
@@ -153,6 +155,8 @@ def recommended(task: str, kind: Kind) -> TrainingSettings:
     semantic        the same, gradient        the same, gradient         the paper fine-tunes as
     segmentation    norm .01                  norm .01                   Mask2Former (Cheng et al.,
                                                                          CVPR 2022): its norm
+    instance        the same, gradients as    the same, gradients as     the released code: schedules
+    segmentation    they are                  they are                   of mmdet's Mask R-CNN
     classification  the same, gradient norm   30 epochs, cosine, weight  not in the paper; Swin's
                     5, 128 images a step      decay 1e-8, gradient norm  fine-tuning on ImageNet-1K
                                               5, 128 images a step       (2e-5 for 512 images)
