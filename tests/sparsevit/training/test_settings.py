@@ -44,14 +44,14 @@ def test_what_makes_no_sense_is_refused(given: dict, message: str) -> None:
 
 
 def test_the_released_schedule_drops_tenfold_at_its_epochs() -> None:
-    settings = recommended("detection_3d", "finetune")
+    settings = recommended("instance_segmentation", "finetune")
     steps = settings.steps_over(1600)
     assert (settings.epochs, settings.step_images, steps) == (36, 16, 3600)
     rates = {epoch: settings.rate(epoch * 100, steps) for epoch in (26, 27, 32, 33, 35)}
     assert rates[26] == pytest.approx(1e-5)
     assert rates[27] == rates[32] == pytest.approx(1e-6)
     assert rates[33] == rates[35] == pytest.approx(1e-7)
-    adaptation = recommended("detection_3d", "adapt")
+    adaptation = recommended("instance_segmentation", "adapt")
     steps = adaptation.steps_over(1600)
     assert steps == 1200
     assert [adaptation.rate(100 * epoch, steps) for epoch in (7, 8, 11)] == pytest.approx(
@@ -59,7 +59,9 @@ def test_the_released_schedule_drops_tenfold_at_its_epochs() -> None:
     )
 
 
-@pytest.mark.parametrize("task", ["classification", "semantic_segmentation", "another"])
+@pytest.mark.parametrize(
+    "task", ["classification", "semantic_segmentation", "detection_3d", "another"]
+)
 def test_every_task_has_recommended_settings(task: str) -> None:
     assert recommended(task, "adapt").epochs == 12
     assert recommended(task, "adapt").learning_rate == 1e-5
