@@ -20,6 +20,8 @@ WITHOUT_TORCH = [
     "sparsevit.search.latency_map",
     "sparsevit.search.evolution",
     "sparsevit.search.pareto",
+    "sparsevit.search.racing",
+    "sparsevit.search.generations",
     "sparsevit.cli",
     "service.main",
     "service.commands",

@@ -45,7 +45,7 @@ FIRST_FOLDS = 32
 MIN_FOLDS = 8
 """Of fewer folds the spread is not known well enough to drop anybody."""
 
-CONFIDENCE = 0.999
+CONFIDENCE = 0.99
 """Of one comparison, one-sided."""
 
 UNRACED = ("exhaustive", "released")
@@ -76,7 +76,7 @@ def folds_of_shard(shards: int) -> int:
     """Folds that the images of one shard are divided into (at most one an image).
 
     Enough for a spread at the end of the first rung, and no more: what is stored of a candidate
-    stays below about 256 states, however many images there are.
+    stays below 512 states, however many images there are.
     """
     return math.ceil(FIRST_FOLDS / rungs(shards, racing=True)[0])
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from sparsevit.errors import ConfigError, DeviceDisturbed, NoFeasibleConfig
-from sparsevit.search import choices, racing
+from sparsevit.search import choices
 from sparsevit.search.evolution import Evaluation, EvolutionSettings
+from sparsevit.search.generations import Evaluator, search
 from sparsevit.search.history import History
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.space import SearchSpace
 from sparsevit.search.steps import MEASURE_SECONDS, Session
-from sparsevit.search.stops import StopReason, next_turn
+from sparsevit.search.stops import StopReason
 from sparsevit.search.strategies import STRATEGIES
 from sparsevit.search.training import train
 from sparsevit.search.verify_again import winner_of
@@ -226,56 +226,22 @@ def _search(
     budget_ms: float,
     asked: _Asked,
 ) -> tuple[History, StopReason]:
-    """Every candidate, generation by generation, and why there are no more."""
-    history = History()
-    folds: dict[Genes, racing.Folds] = {}
-    for generation in count():
-        turn = next_turn(
-            asked.strategy,
-            space,
-            latency_map,
-            budget_ms,
-            asked.scope,
-            asked.settings,
-            history,
-            generation,
-        )
-        if turn.stop is not None:
-            return history, turn.stop
-        asked.tell("search", len(history), len(history) + len(turn.proposals))
-        latencies = latency_map.predict(turn.proposals, asked.scope).tolist()
-        rivals = racing.rivals(asked.strategy, asked.settings, history, budget_ms, latencies)
-        raced = _raced(session, inspection, turn.proposals, rivals, folds)
-        history.extend(
-            Evaluation(genes, generation, raced.metrics[i], latencies[i], raced.dropped.get(i))
-            for i, genes in enumerate(turn.proposals)
-        )
-        folds |= dict(zip(turn.proposals, raced.folds, strict=True))
-        folds = {one.genes: folds[one.genes] for one in racing.possible_rivals(history)}
-    raise AssertionError("a search ends by a turn")
-
-
-def _raced(
-    session: Session,
-    inspection: Mapping[str, Any],
-    proposals: Sequence[Genes],
-    rivals: Sequence[Evaluation | None],
-    folds: Mapping[Genes, racing.Folds],
-) -> racing.Race:
-    """A generation, evaluated as far as each of its candidates gets. folds: of all rivals."""
     shards = inspection["shards"]
-
-    def on_shard(live: list[int], shard: int) -> list[racing.Folds]:
-        return session.evaluate([proposals[i] for i in live], shard, shards)["states"]
-
-    return racing.race(
-        len(proposals),
-        {i: one.genes for i, one in enumerate(rivals) if one is not None},
-        folds,
-        on_shard,
+    evaluator = Evaluator(
+        lambda candidates, shard: session.evaluate(candidates, shard, shards)["states"],
         inspection["metric"],
         inspection["images"],
         shards,
+    )
+    return search(
+        asked.strategy,
+        space,
+        latency_map,
+        budget_ms,
+        asked.scope,
+        asked.settings,
+        evaluator,
+        lambda done, total: asked.tell("search", done, total),
     )
 
 
