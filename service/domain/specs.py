@@ -35,9 +35,7 @@ SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Precision = Literal["fp32", "bf16", "fp16"]
 Mode = Literal["eager", "compiled", "cuda_graph"]
 Scope = Literal["model", "backbone"]
-Task = Literal[
-    "classification", "semantic_segmentation", "instance_segmentation", "detection_3d"
-]
+Task = Literal["classification", "semantic_segmentation", "instance_segmentation", "detection_3d"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Strategy = Literal["evolution", "random", "exhaustive", "released"]
 ShareUpToOne = Annotated[float, Field(gt=0, le=1)]
@@ -96,7 +94,12 @@ class InputSpec(Strict):
 
     height: int | None = Field(default=None, ge=32, le=8192, description="Image height in pixels.")
     width: int | None = Field(default=None, ge=32, le=8192, description="Image width in pixels.")
-    batch: int = Field(default=1, ge=1, le=1024, description="Images per forward pass.")
+    batch: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Images per forward pass; of 3D detection, samples of six images.",
+    )
     precision: Precision = Field(default="fp32", description="Number format.")
     mode: Mode = Field(
         default="eager",
@@ -165,7 +168,12 @@ class TrainingSpec(Strict):
     learning_rate: float | None = Field(
         default=None, gt=0, le=10, description="Peak learning rate.", examples=[1e-5]
     )
-    batch: int | None = Field(default=None, ge=1, le=4096, description="Images per forward pass.")
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Images per forward pass; of 3D detection, samples of six images.",
+    )
     accumulate: int | None = Field(
         default=None, ge=1, le=1024, description="Forward passes per optimiser step."
     )
