@@ -3,14 +3,14 @@
     with Client("http://127.0.0.1:8000", key) as client:
         job = client.submit({"checkpoint": ..., "dataset": ..., "latency_budget": "60%"})
 
-Reads are retried while the service is away; what changes something is sent once.
+Reads and submissions are retried while the service is away; a search is started once nonetheless.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 
 from service.domain.errors import FieldError, ServiceError
+from service.domain.events import read_stream
 from service.domain.records import Json
 
 __all__ = ["Client", "RemoteError", "ServiceError"]
@@ -52,8 +53,9 @@ class RemoteError(ServiceError):
 
     @property
     def passing(self) -> bool:
-        """Whether the service is away: the same request may get an answer later."""
-        return self.code == "UNREACHABLE" or self.status == httpx.codes.SERVICE_UNAVAILABLE
+        """Whether the service is away, or busy with this: the same request may get an answer later."""
+        away = self.code == "UNREACHABLE" or self.status == httpx.codes.SERVICE_UNAVAILABLE
+        return away or self.code == "IDEMPOTENCY_KEY_IN_FLIGHT"
 
 
 class Client:
@@ -91,9 +93,12 @@ class Client:
         """Closes the connection."""
         self._http.close()
 
-    def submit(self, request: Json) -> Json:
-        """POST /search: the new job."""
-        return self._object(self._send("POST", "/search", body=request))
+    def submit(self, request: Json, idempotency_key: str | None = None) -> Json:
+        """POST /search: the new job. idempotency_key: of a submission that was sent before and may
+        have arrived; by default it is a new one."""
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        answer = self._send_patiently("POST", "/search", headers=headers, body=request)
+        return self._object(answer)
 
     def dry_run(self, request: Json) -> Json:
         """POST /search?dry_run=true: what is known of the request's latencies; starts no search."""
@@ -112,9 +117,10 @@ class Client:
         """POST /jobs/{id}/cancel: the job, cancelled or being cancelled."""
         return self._object(self._send("POST", f"/jobs/{_part(job_id)}/cancel"))
 
-    def config(self, job_id: str) -> bytes:
-        """GET /jobs/{id}/config: the best config as a file's bytes."""
-        return self._read(f"/jobs/{_part(job_id)}/config").content
+    def config(self, job_id: str, partial: bool = False) -> bytes:
+        """GET /jobs/{id}/config: the best config as a file's bytes; with `partial` the best so far."""
+        query = {"partial": "true"} if partial else None
+        return self._read(f"/jobs/{_part(job_id)}/config", query).content
 
     def weights(self, job_id: str, file: Path) -> None:
         """GET /jobs/{id}/weights into a file, which is there only once it is whole."""
@@ -222,7 +228,7 @@ class Client:
                 if not answer.is_success:
                     answer.read()
                     raise _remote_error(answer)
-                yield from _events(answer.iter_lines())
+                yield from read_stream(answer.iter_lines())
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
@@ -232,17 +238,27 @@ class Client:
         query: Mapping[str, str | None] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """GET, again and again while the service is away or says 503."""
+        return self._send_patiently("GET", path, query, headers)
+
+    def _send_patiently(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Json | None = None,
+    ) -> httpx.Response:
+        """One request, again and again while the service is away or says 503."""
         wait = FIRST_WAIT_SECONDS
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._send("GET", path, query, headers)
+                return self._send(method, path, query, headers, body)
             except RemoteError as error:
                 if not error.passing:
                     raise
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
-        return self._send("GET", path, query, headers)
+        return self._send(method, path, query, headers, body)
 
     def _send(
         self,
@@ -294,19 +310,6 @@ def _remote_error(answer: httpx.Response) -> RemoteError:
         return RemoteError(problem["code"], problem["detail"], status, errors)
     except (ValueError, KeyError, TypeError):
         return RemoteError(f"HTTP_{status}", f"the answer was HTTP {status}", status)
-
-
-def _events(lines: Iterable[str]) -> Iterator[Json]:
-    """The events in a stream's lines. Those of this service have their data in one line."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        if line:
-            fields[name] = value.removeprefix(" ")
-        elif "data" in fields:
-            told = {"id": int(fields["id"]), "event": fields["event"]}
-            yield told | json.loads(fields["data"])
-            fields = {}
 
 
 def _part(text: str) -> str:

@@ -25,6 +25,8 @@ from service.domain.errors import (
     Conflict,
     FieldError,
     Forbidden,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyInvalid,
     MalformedJson,
     NotFound,
     RequestError,
@@ -45,6 +47,7 @@ TYPE_PREFIX = "urn:sparsevit:problem:"
 # The first class that fits decides, so special ones come before what they derive from.
 _STATUS: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
     (MalformedJson, HTTPStatus.BAD_REQUEST),
+    (IdempotencyKeyInvalid, HTTPStatus.BAD_REQUEST),
     (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -128,6 +131,8 @@ def _service_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="sparsevit"'
+    if isinstance(error, IdempotencyKeyInFlight):
+        headers["Retry-After"] = "1"
     if isinstance(error, TooManyJobs):
         headers["Retry-After"] = str(JOBS_RETRY_SECONDS)
     if isinstance(error, BodyTooLarge | MalformedJson | UnsupportedMediaType):

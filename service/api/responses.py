@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from starlette.requests import Request
@@ -37,18 +37,19 @@ def problems(*statuses: int) -> Responses:
     return {status: {"description": "problem", "content": content} for status in every}
 
 
-def job_response(
-    request: Request, job: Job, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def job_response(request: Request, job: Job, status: int = 200) -> Response:
     """A job with its ETag and, until it is terminal, a Retry-After; 304 where nothing changed."""
+    headers = job_headers(job.id, job.version, job.status.terminal)
+    if request.method == "GET" and matches(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return JSONResponse(job_object(job), status, headers)
+
+
+def job_headers(job_id: str, version: int, terminal: bool) -> dict[str, str]:
+    """What stands above a job object."""
     # The version counts every change, and the id tells a job from any other at the same address.
-    tag = f'"{job.id}-{job.version}"'
-    all_headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(headers or {})}
-    if not job.status.terminal:
-        all_headers["Retry-After"] = str(POLL_SECONDS)
-    if request.method == "GET" and matches(request, tag):
-        return Response(status_code=304, headers=all_headers)
-    return JSONResponse(job_object(job), status, all_headers)
+    headers = {"ETag": f'"{job_id}-{version}"', "Cache-Control": "private, no-cache"}
+    return headers if terminal else {**headers, "Retry-After": str(POLL_SECONDS)}
 
 
 def document_response(

@@ -24,6 +24,7 @@ from service.domain.errors import (
     ResultNotReady,
     WeightsNotFound,
 )
+from service.domain.partial import partial_config
 from service.domain.records import Job, Json
 from service.domain.status import JobStatus
 
@@ -40,16 +41,32 @@ PNG: dict[str, Any] = {"content": {"image/png": {}}, "description": "the plot"}
         **UNCHANGED,
         **problems(404, 409),
     },
-    dependencies=[Depends(only_query())],
+    dependencies=[Depends(only_query("partial"))],
     summary="Download the best config",
 )
-def get_config(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
-    """What you deploy: `sparsevit.load_config` reads it. 409 until the job has succeeded."""
+def get_config(
+    request: Request,
+    owner: Caller,
+    parts: Parts,
+    job_id: str,
+    partial: Annotated[
+        Literal["true", "false"],
+        Query(description="`true`: the best so far, where the job has no result (yet)."),
+    ] = "false",
+) -> Response:
+    """What you deploy: `sparsevit.load_config` reads it. 409 until the job has succeeded.
+
+    With `partial=true` that of the best candidate so far, whose latency is predicted, not measured:
+    `partial` is true in it, and there is no receipt.
+    """
     job = parts.jobs.get(owner, job_id)
-    if job.result is None:
+    document = job.result
+    if document is None and partial == "true":
+        best = parts.jobs.best_candidate(job)
+        document = None if best is None else partial_config(job, best)
+    if document is None:
         raise _no_result(job)
-    name = f"{job.id}.json"
-    return document_response(request, pretty(job.result), "application/json", name)
+    return document_response(request, pretty(document), "application/json", f"{job.id}.json")
 
 
 @router.get(

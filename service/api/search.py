@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -12,11 +15,13 @@ from service.api.auth import Caller
 from service.api.body import read_json
 from service.api.context import Context, context, only_query
 from service.api.latency_objects import DryRunObject, dry_run_object
-from service.api.objects import JobObject
+from service.api.objects import JobObject, job_object
 from service.api.openapi import search_request_body
-from service.api.responses import POLL_SECONDS, job_response, problems
+from service.api.responses import POLL_SECONDS, job_headers, problems
+from service.domain.errors import IdempotencyKeyInvalid
 from service.domain.request import parse_search_request
 from service.domain.status import Inspection
+from service.jobs import Once
 
 router = APIRouter(tags=["search"])
 
@@ -32,14 +37,13 @@ async def _body(_owner: Caller, request: Request) -> Any:
     response_model=JobObject,
     responses={
         200: {"model": DryRunObject, "description": "what a dry run found; no search is started"},
-        **problems(400, 413, 415, 429),
+        **problems(400, 409, 413, 415, 429),
     },
     openapi_extra={"requestBody": search_request_body()},
     dependencies=[Depends(only_query("dry_run"))],
     summary="Start a search",
 )
 def post_search(
-    request: Request,
     owner: Caller,
     body: Annotated[Any, Depends(_body)],
     parts: Annotated[Context, Depends(context)],
@@ -49,6 +53,15 @@ def post_search(
             description="`true`: start no search, say what the budget leaves.", examples=["true"]
         ),
     ] = "false",
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Of your choice, new for each search: sent again with the same body, the "
+            "search is not started twice, and the first answer comes again. Dry runs need none.",
+            examples=["6f1a2d0c-9d7e-4a57-8d0b-2f6f3c1e9b55"],
+        ),
+    ] = None,
 ) -> Response:
     """Finds the best sparsity configuration of a checkpoint within a latency budget.
 
@@ -66,5 +79,26 @@ def post_search(
         pending = found.inspection is Inspection.PENDING
         headers = {"Retry-After": str(POLL_SECONDS)} if pending else {}
         return JSONResponse(dry_run_object(found), 200, headers)
-    job = parts.submissions.submit(owner, checked)
-    return job_response(request, job, 202, {"Location": f"/jobs/{job.id}"})
+    if idempotency_key is None:
+        answer, repeated = job_object(parts.submissions.submit(owner, checked)), False
+    else:
+        once = Once(_checked_key(idempotency_key), _digest(body), job_object)
+        answer, repeated = parts.submissions.submit_once(owner, checked, once)
+    headers = job_headers(answer["id"], answer["version"], terminal=False)
+    headers["Location"] = f"/jobs/{answer['id']}"
+    if repeated:
+        headers["Idempotent-Replayed"] = "true"
+    return JSONResponse(answer, 202, headers)
+
+
+def _checked_key(key: str) -> str:
+    if re.fullmatch(r"[\x21-\x7e]{1,255}", key) is None:
+        raise IdempotencyKeyInvalid(
+            "an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID"
+        )
+    return key
+
+
+def _digest(body: Any) -> str:
+    """SHA-256 of a body, whatever its spaces and the order of its fields."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -101,12 +101,15 @@ def config(
     file: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write it there instead of to stdout.")
     ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of a job that runs: the best so far, not measured.")
+    ] = False,
     url: UrlOption = None,
     key: KeyOption = None,
 ) -> None:
     """Get a job's best config, the file that `sparsevit.load_config` reads."""
     with connect(url, key) as client:
-        content = client.config(job_id)
+        content = client.config(job_id, partial)
     if file is None:
         typer.echo(content.decode().rstrip("\n"))
     else:

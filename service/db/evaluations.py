@@ -109,6 +109,16 @@ class EvaluationRepository:
         row = self._session.execute(statement).one_or_none()
         return None if row is None else _evaluation(row)
 
+    def best(self, job_id: str) -> Evaluation | None:
+        """The best metric of a job so far, and of equals the one that is predicted faster."""
+        columns = _EVALUATIONS.c
+        statement = select(*_READ).where(
+            columns.job_id == job_id, columns.state == EvaluationState.DONE
+        )
+        order = (columns.metric.desc(), columns.latency_ms, columns.id)
+        row = self._session.execute(statement.order_by(*order).limit(1)).one_or_none()
+        return None if row is None else _evaluation(row)
+
     def page(self, job_id: str, limit: int, after: Evaluation | None = None) -> list[Evaluation]:
         """A job's evaluations, oldest first, from the one that follows `after`."""
         columns = _EVALUATIONS.c

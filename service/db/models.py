@@ -186,6 +186,23 @@ class JobEventRow(Base):
     __table_args__ = (Index(None, "job_id", "id"),)
 
 
+class IdempotencyKeyRow(Base):
+    """A submission that its caller may repeat, and what the first one was answered.
+
+    body_sha256: of the request's body, 64 hex digits; another body under the same key is refused.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_sha256: Mapped[str]
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    answer: Mapped[Document] = mapped_column(JSON)
+
+    __table_args__ = (Index(None, "job_id"),)
+
+
 class TallyRow(Base):
     """How often something has come to an end so far, and how long it took; outlives the rows counted.
 

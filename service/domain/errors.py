@@ -10,7 +10,9 @@
     │   ├── PathNotAllowed         PATH_NOT_ALLOWED
     │   ├── UrlNotAllowed          URL_NOT_ALLOWED
     │   ├── ArtifactNotFound       ARTIFACT_NOT_FOUND
-    │   └── BudgetUnreachable      BUDGET_UNREACHABLE
+    │   ├── BudgetUnreachable      BUDGET_UNREACHABLE
+    │   ├── IdempotencyKeyInvalid  IDEMPOTENCY_KEY_INVALID
+    │   └── IdempotencyKeyReused   IDEMPOTENCY_KEY_REUSED
     ├── Unauthenticated            UNAUTHENTICATED
     ├── Forbidden                  FORBIDDEN
     ├── TooManyJobs                TOO_MANY_JOBS
@@ -23,7 +25,8 @@
         ├── JobAlreadyTerminal     JOB_ALREADY_TERMINAL
         ├── ResultNotReady         RESULT_NOT_READY
         ├── NoFeasibleConfig       NO_FEASIBLE_CONFIG
-        └── NoWeights              NO_WEIGHTS
+        ├── NoWeights              NO_WEIGHTS
+        └── IdempotencyKeyInFlight IDEMPOTENCY_KEY_IN_FLIGHT
 
 HTTP status codes belong to `service.api.problems`. No message repeats what the caller sent.
 """
@@ -121,6 +124,18 @@ class BudgetUnreachable(RequestError):
     code = "BUDGET_UNREACHABLE"
 
 
+class IdempotencyKeyInvalid(RequestError):
+    """The Idempotency-Key is too long, or no plain text."""
+
+    code = "IDEMPOTENCY_KEY_INVALID"
+
+
+class IdempotencyKeyReused(RequestError):
+    """The Idempotency-Key stands for another request."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
 class Unauthenticated(ServiceError):
     """No key, or none that is known."""
 
@@ -197,3 +212,9 @@ class NoWeights(Conflict):
     """The job trained nothing: its config belongs to the checkpoint it was given."""
 
     code = "NO_WEIGHTS"
+
+
+class IdempotencyKeyInFlight(Conflict):
+    """A request with this Idempotency-Key is being answered at this moment."""
+
+    code = "IDEMPOTENCY_KEY_IN_FLIGHT"

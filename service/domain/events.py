@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -53,3 +55,16 @@ def kind_of(changes: Json) -> EventKind | None:
         training = changes["progress"].get("training") is not None
         return EventKind.TRAINING if training else EventKind.PROGRESS
     return EventKind.VERDICTS if "verdicts" in changes else None
+
+
+def read_stream(lines: Iterable[str]) -> Iterator[Json]:
+    """The events in the lines of a stream of this service, whose data stand in one line each."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if line:
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            told = {"id": int(fields["id"]), "event": fields["event"]}
+            yield told | json.loads(fields["data"])
+            fields = {}

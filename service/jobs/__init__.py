@@ -1,10 +1,10 @@
 """What callers may do: submit a search, ask what one could reach, and handle the jobs they have.
 
-submission  SubmissionService: submit, dry_run
+submission  SubmissionService: submit, submit_once, dry_run
 service     JobService: get, candidates, receipt, page, cancel
 """
 
 from service.jobs.service import JobService
-from service.jobs.submission import SubmissionService
+from service.jobs.submission import Once, SubmissionService
 
-__all__ = ["JobService", "SubmissionService"]
+__all__ = ["JobService", "Once", "SubmissionService"]

@@ -82,6 +82,11 @@ class JobService:
             found = evaluations.page(job_id, limit + 1, last)
         return Page(found[:limit], has_more=len(found) > limit)
 
+    def best_candidate(self, job: Job) -> Evaluation | None:
+        """The best of a job's candidates that were evaluated so far."""
+        with session_scope(self._engine) as session:
+            return EvaluationRepository(session).best(job.id)
+
     def events(self, owner: str, job_id: str, seen: int) -> tuple[Job, list[JobEvent]]:
         """One of the owner's jobs, and its events that follow the one of id `seen`.
 

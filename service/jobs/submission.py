@@ -10,13 +10,20 @@ from celery import Celery
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from service.db.idempotency import IdempotencyRepository, Kept
 from service.db.jobs import JobRepository
 from service.db.latency_maps import LatencyMapRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.db.workers import WorkerRepository
 from service.domain import latency
-from service.domain.errors import FieldError, TooManyJobs, ValidationFailed
+from service.domain.errors import (
+    FieldError,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyReused,
+    TooManyJobs,
+    ValidationFailed,
+)
 from service.domain.records import Device, DryRun, Job, Json, new_job_id
 from service.domain.request import SearchRequest
 from service.domain.specs import BUILTIN_DIGITS
@@ -49,6 +56,18 @@ class _Asked:
         return self.owner, self.fingerprint, self.device
 
 
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A submission that is made once, however often it is sent: under a key of its owner.
+
+    answer: what the first one is answered, which is kept.
+    """
+
+    key: str
+    body_sha256: str
+    answer: Callable[[Job], Json]
+
+
 class SubmissionService:
     """Takes requests."""
 
@@ -58,6 +77,29 @@ class SubmissionService:
         self._paths = paths
         self._open_jobs = open_jobs
 
+    def submit_once(self, owner: str, request: SearchRequest, once: Once) -> tuple[Json, bool]:
+        """As `submit`, unless that was done under this key: the answer, and whether it is a repeated
+        one.
+
+        Raises:
+            IdempotencyKeyReused: the key stands for another body.
+            IdempotencyKeyInFlight: another request with it is being answered.
+        """
+        with session_scope(self._engine) as session:
+            keys = IdempotencyRepository(session)
+            if not keys.take(owner, once.key):
+                raise IdempotencyKeyInFlight(
+                    "a request with this Idempotency-Key is being answered"
+                )
+            kept = keys.find(owner, once.key)
+            if kept is not None:
+                return _checked_answer(kept, once), True
+            job = self._submit(session, owner, request)
+            answer = once.answer(job)
+            keys.keep(owner, once.key, Kept(once.body_sha256, job.id, answer))
+        wake_units(self._celery, job.device)
+        return answer, False
+
     def submit(self, owner: str, request: SearchRequest) -> Job:
         """Stores a queued job with its first unit, then wakes a worker.
 
@@ -66,17 +108,19 @@ class SubmissionService:
                 known to be out of reach.
             TooManyJobs: so many of the owner's are under way.
         """
-        files = self._files(request)
         with session_scope(self._engine) as session:
-            asked = _asked(session, owner, request, *files)
-            answered = _answered(session, asked)
-            if answered is not None:
-                assert answered.latency is not None
-                latency.check_reachable(answered.latency, asked.request)
-            self._check_open_jobs(session, owner)
-            job = _add(session, asked)
-        wake_units(self._celery, asked.device)
+            job = self._submit(session, owner, request)
+        wake_units(self._celery, job.device)
         return job
+
+    def _submit(self, session: Session, owner: str, request: SearchRequest) -> Job:
+        asked = _asked(session, owner, request, *self._files(request))
+        answered = _answered(session, asked)
+        if answered is not None:
+            assert answered.latency is not None
+            latency.check_reachable(answered.latency, asked.request)
+        self._check_open_jobs(session, owner)
+        return _add(session, asked)
 
     def dry_run(self, owner: str, request: SearchRequest) -> DryRun:
         """What is known of the request's latencies; where nothing is, a job that measures them.
@@ -120,6 +164,14 @@ class SubmissionService:
             _record(self._paths.resolve_checkpoint, request.checkpoint, "/checkpoint"),
             _record(self._paths.resolve, request.dataset.path, "/dataset/path"),
         )
+
+
+def _checked_answer(kept: Kept, once: Once) -> Json:
+    if kept.body_sha256 != once.body_sha256:
+        raise IdempotencyKeyReused(
+            "this Idempotency-Key stands for another request: take a new one for each search"
+        )
+    return kept.answer
 
 
 def _record(resolve: Callable[[str, str], FileRecord], path: str, pointer: str) -> Json | None:

@@ -122,17 +122,24 @@ def test_reads_give_up_and_say_what_to_do(waits: list[float]) -> None:
     assert len(waits) == module.ATTEMPTS - 1
 
 
-def test_a_submission_is_sent_once(waits: list[float]) -> None:
-    sent = []
+def test_a_submission_is_sent_again_under_the_same_key(waits: list[float]) -> None:
+    keys = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        sent.append(request)
-        return httpx.Response(503)
+        keys.append(request.headers.get("idempotency-key"))
+        if request.url.path.endswith("/cancel") or len(keys) < 3:
+            return httpx.Response(503)
+        return httpx.Response(202, json={"id": "job_1"})
 
+    client = answering(handler)
+    assert client.submit(SMALL)["id"] == "job_1"
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+    client.submit(SMALL)
+    assert keys[3] != keys[0], "another search has a key of its own"
     with pytest.raises(RemoteError) as caught:
-        answering(handler).submit(SMALL)
-    assert caught.value.code == "HTTP_503"
-    assert (len(sent), waits) == (1, [])
+        client.cancel("job_1")
+    assert (caught.value.code, len(keys)) == ("HTTP_503", 5)
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]"])

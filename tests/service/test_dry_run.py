@@ -293,8 +293,9 @@ def test_every_field_is_described_and_most_have_an_example(api: Api) -> None:
     schemas = document["components"]["schemas"]
     assert {"DryRunObject", "LatencyMapObject", "LatencyObject"} <= set(schemas)
     post_search = document["paths"]["/search"]["post"]
-    (parameter,) = post_search["parameters"]
-    assert (parameter["name"], parameter["schema"]["enum"]) == ("dry_run", ["true", "false"])
+    dry_run, key = post_search["parameters"]
+    assert (dry_run["name"], dry_run["schema"]["enum"]) == ("dry_run", ["true", "false"])
+    assert (key["name"], key["in"]) == ("Idempotency-Key", "header")
     assert "$ref" in post_search["responses"]["200"]["content"]["application/json"]["schema"]
     for model in ("DryRunLatency", "ScopeFigures", "Accuracy", "Padding"):
         for name, one in schemas[model]["properties"].items():
