@@ -8,11 +8,13 @@ from pathlib import Path
 
 from sqlalchemy import inspect, text
 
+from service.db.events import EventRepository
 from service.db.migrate import check, downgrade, is_current, upgrade
 from service.db.models import Base
-from service.db.session import make_engine
+from service.db.session import make_engine, session_scope
 
-PROGRAM = "import sys; from service.db.migrate import upgrade; upgrade(sys.argv[1])"
+PROGRAM = "import sys; from service.db.events import EventRepository
+from service.db.migrate import upgrade; upgrade(sys.argv[1])"
 ROOT = Path(__file__).parents[2]
 
 JOBS = "INSERT INTO jobs (id, owner, status, stage, request, progress, metadata, latency_map_key)"
@@ -137,6 +139,27 @@ def test_an_older_version_gets_whole_shards(empty_database_url: str) -> None:
         downgrade(empty_database_url)
         engine.dispose()
     assert left == [("live", "pending", 0), ("over", "failed", 2)]
+
+
+def test_jobs_of_before_there_were_events_get_one(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0005")
+    engine = make_engine(empty_database_url)
+    job = f"{JOBS} VALUES (:id, 'ann', :id, :stage, '{{}}', '{{}}', '{{}}', NULL)"
+    try:
+        with engine.begin() as connection:
+            for status, stage in (("running", "search"), ("succeeded", None)):
+                connection.execute(text(job), {"id": status, "stage": stage})
+        upgrade(empty_database_url)
+        with session_scope(engine) as session:
+            found = EventRepository(session).of_jobs({"running": 0, "succeeded": 0})
+        downgrade(empty_database_url, "0005")
+    finally:
+        downgrade(empty_database_url)
+        engine.dispose()
+    assert [(one.job_id, one.data["stage"], one.last) for one in found] == [
+        ("running", "search", False),
+        ("succeeded", None, True),
+    ]
 
 
 def test_two_servers_that_start_together_migrate_once(empty_database_url: str) -> None:
