@@ -24,6 +24,7 @@ from service.domain.records import Evaluation, Job, Unit, Worker, new_job_id
 from service.domain.status import EvaluationState, JobStatus, UnitKind, UnitState
 from tests.service.api_server import Api, running_api
 from tests.worker import rows
+from tests.worker.world import World
 
 NewJob = Callable[..., Job]
 
@@ -208,7 +209,7 @@ class Database:
         """Succeeded, with the evaluations of an undisturbed run, each counted once."""
         ended = self.job(job)
         assert ended.status == JobStatus.SUCCEEDED, ended.error
-        world = rows.World(request=job.request)
+        world = World(request=job.request)
         world.run()
         found = self.evaluations(job)
         assert [row.genes for row in found] == [row.genes for row in world.evaluations]

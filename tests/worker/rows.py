@@ -1,22 +1,21 @@
-"""Rows as plain data, and a job that lives in memory: the coordinator without a database."""
+"""Rows as plain data, and what a device would answer to a unit."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from service.db.artefacts import ArtefactStore
-from service.domain.records import Evaluation, Job, Unit
+from service.domain.records import Job, Unit
 from service.domain.request import parse_search_request
-from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind, UnitState
+from service.domain.status import JobStatus, Stage, UnitKind, UnitState
 from sparsevit.search.latency_map import LatencyMap, map_facts, map_key
 from worker import training_files
-from worker.coordinator import step
-from worker.decisions import WAIT, Decision, Drop, Failure, NewUnit, Score
+from worker.decisions import NewUnit
 
 TRAINING_STEPS = 5
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -213,133 +212,3 @@ def simulate_slice(payload: Mapping[str, Any]) -> dict[str, Any]:
         "checkpoint": None if done else digest,
         "weights": digest if done else None,
     }
-
-
-def _done(score: Score) -> dict[str, Any]:
-    return {"state": EvaluationState.DONE, "metric": score.metric, "images": score.images}
-
-
-def _dropped(drop: Drop) -> dict[str, Any]:
-    known = drop.known
-    return {
-        "state": EvaluationState.DROPPED,
-        "metric": known.metric,
-        "metric_interval": list(known.interval),
-        "images": known.images,
-    }
-
-
-def _failed(failure: Failure) -> dict[str, Any]:
-    return {"state": EvaluationState.FAILED, "error": dict(failure.error)}
-
-
-class World:
-    """One job in memory: `settle` takes steps until it waits, `finish` ends a pending unit."""
-
-    def __init__(self, standing: LatencyMap | None = None, **changes: Any) -> None:
-        self.job = job(**changes)
-        self.units: list[Unit] = []
-        self.evaluations: list[Evaluation] = []
-        self.folds: dict[int, Any] = {}
-        self.maps = {standing.key: standing} if standing else {}
-        self.decisions: list[Decision] = []
-
-    @property
-    def pending(self) -> list[Unit]:
-        return [unit for unit in self.units if unit.state == UnitState.PENDING]
-
-    def settle(self) -> None:
-        while True:
-            key = self.job.latency_map_key or (self.job.inspection or {}).get("latency_map_key")
-            folds = {
-                row.rival_id: self.folds[row.rival_id]
-                for row in self.evaluations
-                if row.state == EvaluationState.PENDING and row.rival_id is not None
-            }
-            decision = step(self.job, self.units, self.evaluations, self.maps.get(key), folds)
-            if decision == WAIT:
-                return
-            self.decisions.append(decision)
-            self._apply(decision)
-
-    def finish(self, unit: Unit, result: Mapping[str, Any] | None = None) -> None:
-        ended = replace(unit, state=UnitState.DONE, result=dict(result or simulated_result(unit)))
-        self.units[self.units.index(unit)] = ended
-
-    def fail(self, unit: Unit, code: str) -> None:
-        error = {"code": code, "message": "what to do"}
-        self.units[self.units.index(unit)] = replace(unit, state=UnitState.FAILED, error=error)
-
-    def give_up(self, unit: Unit, error: Mapping[str, Any]) -> None:
-        ended = replace(unit, state=UnitState.BROKEN, error=dict(error))
-        self.units[self.units.index(unit)] = ended
-
-    def run(self, pick: Callable[[list[Unit]], Unit] = lambda pending: pending[0]) -> None:
-        """To the end, the next unit chosen by `pick`."""
-        self.settle()
-        while self.pending:
-            self.finish(pick(self.pending))
-            self.settle()
-
-    def _apply(self, decision: Decision) -> None:
-        row = self.job
-        changes: dict[str, Any] = {"verdicts": [*row.verdicts, *decision.verdicts]}
-        columns = ("stage", "inspection", "device", "latency_map_key", "latency", "progress")
-        columns += ("weights", "front", "artefacts")
-        for name in columns:
-            if getattr(decision, name) is not None:
-                changes[name] = getattr(decision, name)
-        if decision.latency_map is not None:
-            self.maps[decision.latency_map["key"]] = LatencyMap.from_dict(decision.latency_map)
-        for new in decision.units:
-            self.units.append(
-                unit(
-                    new.kind,
-                    id=len(self.units) + 1,
-                    generation=new.generation,
-                    shard=new.shard,
-                    part=new.part,
-                    payload=dict(new.payload),
-                )
-            )
-        if decision.generation is not None:
-            for position, proposal in enumerate(decision.generation.proposals):
-                self._propose(decision.generation.number, position, proposal)
-        scored = {score.evaluation_id: _done(score) for score in decision.scores}
-        dropped = {drop.evaluation_id: _dropped(drop) for drop in decision.drops}
-        failed = {one.evaluation_id: _failed(one) for one in decision.failures}
-        ended = scored | dropped | failed
-        self.evaluations = [
-            replace(row, **ended[row.id], finished_at=NOW) if row.id in ended else row
-            for row in self.evaluations
-        ]
-        self.folds |= {score.evaluation_id: score.folds for score in decision.scores}
-        if decision.end is not None:
-            changes |= {
-                "status": decision.end.status,
-                "error": decision.end.error,
-                "result": decision.end.document,
-            }
-            self.units = [u for u in self.units if u.state != UnitState.PENDING]
-        self.job = replace(row, **changes)
-
-    def _propose(self, generation: int, position: int, proposal: Any) -> None:
-        self.evaluations.append(
-            Evaluation(
-                id=len(self.evaluations) + 1,
-                job_id=self.job.id,
-                config_key=proposal.config_key,
-                generation=generation,
-                position=position,
-                genes=proposal.genes,
-                state=EvaluationState.PENDING,
-                metric=None,
-                metric_interval=None,
-                images=None,
-                latency_ms=proposal.latency_ms,
-                rival_id=proposal.rival_id,
-                error=None,
-                created_at=NOW,
-                finished_at=None,
-            )
-        )

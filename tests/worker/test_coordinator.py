@@ -12,7 +12,8 @@ from sparsevit import metrics
 from sparsevit.search import answers, choices, feasible
 from sparsevit.search.latency_map import map_key
 from tests.worker import rows
-from tests.worker.rows import INSPECTION, MAP_KEY, METRIC, World, job, latency_map, unit
+from tests.worker.rows import INSPECTION, MAP_KEY, METRIC, job, latency_map, unit
+from tests.worker.world import World
 from worker.coordinator import step
 from worker.decisions import WAIT
 

@@ -11,7 +11,8 @@ import pytest
 
 from service.domain.status import JobStatus, Stage, UnitKind, UnitState
 from tests.worker import rows
-from tests.worker.rows import INSPECTION, NOW, World, job, latency_map, unit
+from tests.worker.rows import INSPECTION, NOW, job, latency_map, unit
+from tests.worker.world import World
 from worker.coordinator import step
 from worker.decisions import WAIT
 

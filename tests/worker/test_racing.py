@@ -24,7 +24,8 @@ from sparsevit.search.steps import Session
 from tests.sparsevit.maps import linear_map
 from tests.worker import rows
 from tests.worker.conftest import Database, NewJob
-from tests.worker.rows import INSPECTION, MAP_KEY, World, latency_map
+from tests.worker.rows import INSPECTION, MAP_KEY, latency_map
+from tests.worker.world import World
 from worker.coordinator import step
 from worker.tasks import advance
 

@@ -22,7 +22,7 @@ from sparsevit.data.make import imagenet
 from sparsevit.search.steps import Session
 from tests.worker import rows
 from tests.worker.conftest import Database, NewJob, WorkerProcess
-from tests.worker.rows import World
+from tests.worker.world import World
 from worker.decisions import NewUnit
 from worker.runners import probe
 from worker.splitting import FIRST_CANDIDATES, Answered, Hopeless, gather, shard_of
