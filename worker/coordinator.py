@@ -25,6 +25,7 @@ from sparsevit.errors import BudgetUnreachable, ConfigError, SparseViTError
 from sparsevit.search import answers, choices
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.search.racing import Folds
+from sparsevit.search.resolutions import resolution_of
 from worker.decisions import WAIT, Decision, End, NewUnit
 from worker.generations import search
 from worker.job_rows import JobRows
@@ -39,14 +40,14 @@ def step(
     job: Job,
     units: Sequence[Unit],
     evaluations: Sequence[Evaluation],
-    latency_map: LatencyMap | None,
+    latency_maps: Sequence[LatencyMap | None],
     rival_folds: Mapping[int, Folds] | None = None,
 ) -> Decision:
     """The job's next transition.
 
-    units: at least those of its stage, and of its last generation. latency_map: the one that
-    stands under the key the inspection names, or None. rival_folds: by id of the evaluation, of the
-    rivals of its last generation.
+    units: at least those of its stage, and of its last generation. latency_maps: of each input the
+    one that stands under the key the inspection names, or None. rival_folds: by id of the evaluation,
+    of the rivals of its last generation.
     """
     if job.status.terminal:
         return WAIT
@@ -56,7 +57,7 @@ def step(
     for unit in units:
         if unit.state == UnitState.FAILED:
             return Decision(end=End(JobStatus.FAILED, error=unit.error))
-    rows = JobRows(job, units, evaluations, latency_map, rival_folds or {})
+    rows = JobRows(job, units, evaluations, latency_maps, rival_folds or {})
     try:
         return _STAGES[job.stage or Stage.INSPECT](rows)
     except SparseViTError as error:
@@ -73,11 +74,21 @@ def _inspect(rows: JobRows) -> Decision:
     return Decision(
         stage=Stage.CALIBRATE,
         inspection=unit.result,
+        resolutions=_resolutions(unit.result),
         # A search without a wish for a device runs where it was inspected: its latencies are
         # those of one device model.
         device=rows.job.device or unit.result["device"],
         verdicts=_adaptation_verdicts(rows, unit.result),
     )
+
+
+def _resolutions(inspection: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """How far each of several inputs is; see `service.domain.records.Job`."""
+    sizes = inspection.get("resolutions")
+    unknown = {"latency": None, "reachable": None, "planned": None, "stop": None}
+    return sizes and [
+        {name: one[name] for name in ("input", "latency_map_key")} | unknown for one in sizes
+    ]
 
 
 def _adaptation_verdicts(rows: JobRows, inspection: Mapping[str, Any]) -> tuple[str, ...]:
@@ -86,18 +97,24 @@ def _adaptation_verdicts(rows: JobRows, inspection: Mapping[str, Any]) -> tuple[
 
 
 def _calibrate(rows: JobRows) -> Decision:
-    if rows.latency_map is not None:
-        return _use_map(rows)
-    unit = rows.the(UnitKind.CALIBRATE)
-    if unit is None:
-        return Decision(units=(NewUnit(UnitKind.CALIBRATE, {}),))
-    if unit.result is None:
+    missing = [one for one in rows.inputs if one.latency_maps[one.resolution] is None]
+    if not missing:
+        return _use_maps(rows)
+    new = [one for one in missing if one.the(UnitKind.CALIBRATE) is None]
+    if new:
+        return Decision(
+            units=tuple(NewUnit(UnitKind.CALIBRATE, {}, resolution=one.resolution) for one in new)
+        )
+    first = missing[0]
+    unit = first.the(UnitKind.CALIBRATE)
+    if unit is None or unit.result is None:
         return WAIT
     document = unit.result["map"]
     return Decision(
         latency_map=document,
-        map_summary=_map_summary(rows, LatencyMap.from_dict(document)),
-        latency_map_key=document["key"],
+        map_summary=_map_summary(first, LatencyMap.from_dict(document)),
+        latency_map_key=document["key"] if first.resolution == 0 else None,
+        resolutions=first.told(latency_map_key=document["key"]),
     )
 
 
@@ -110,25 +127,48 @@ def _map_summary(rows: JobRows, latency_map: LatencyMap) -> dict[str, Any] | Non
         return None
 
 
-def _use_map(rows: JobRows) -> Decision:
+def _use_maps(rows: JobRows) -> Decision:
+    """What they answer, and with which of the inputs it goes on."""
+    maps = [one.map for one in rows.inputs]
+    summaries = [answers.summary(one.map, one.space) for one in rows.inputs]
     answered = Decision(
-        latency_map_key=rows.map.key,
-        latency=answers.summary(rows.map, rows.space),
-        receipts={rows.map.receipt["id"]: rows.map.receipt},
-        verdicts=choices.map_verdicts(rows.map),
+        latency_map_key=maps[0].key,
+        latency=summaries[0],
+        receipts={one.receipt["id"]: one.receipt for one in maps},
+        verdicts=choices.verdicts(maps, []),
     )
+    if rows.job.resolutions is not None:
+        answered = replace(answered, resolutions=_with_latency(rows.job.resolutions, summaries))
     if rows.job.dry_run:
         return replace(answered, end=End(JobStatus.SUCCEEDED))
     try:
-        choices.reachable_budget(rows.budget, rows.map, rows.space, rows.scope)
+        spaces = [one.space for one in rows.inputs]
+        budgets = choices.reachable_budgets(rows.budget, maps, spaces, rows.scope)
     except BudgetUnreachable as error:
         return replace(answered, end=_failed(error))
-    answered = replace(answered, progress=progress_of(rows.evaluations, {}, rows.planned, None))
+    planned = [
+        0 if ms is None else one.planned_here for one, ms in zip(rows.inputs, budgets, strict=True)
+    ]
+    answered = replace(
+        answered,
+        verdicts=choices.verdicts(maps, budgets),
+        progress=progress_of(rows.all_evaluations, {}, sum(planned), None),
+    )
+    if answered.resolutions is not None:
+        facts = zip(answered.resolutions, budgets, planned, strict=True)
+        told = [{**row, "reachable": ms is not None, "planned": n} for row, ms, n in facts]
+        answered = replace(answered, resolutions=told)
     if rows.job.request["adapt"] is None:
         return replace(answered, stage=Stage.SEARCH)
-    # Only now, when it is known that the budget can be met.
+    # Only now, when it is known that the budget can be met. All inputs share the weights.
     unit = first_slice(UnitKind.ADAPT, rows.inspection["adapt"])
     return replace(answered, stage=Stage.ADAPT, units=(unit,))
+
+
+def _with_latency(
+    told: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    return [{**row, "latency": one} for row, one in zip(told, summaries, strict=True)]
 
 
 def _adapt(rows: JobRows) -> Decision:
@@ -140,18 +180,32 @@ def _adapt(rows: JobRows) -> Decision:
 
 
 def _verify(rows: JobRows) -> Decision:
-    first = rows.the(UnitKind.MEASURE)
-    if first is None:
-        return Decision(units=(NewUnit(UnitKind.MEASURE, _measure_payload(rows)),))
-    if first.result is None:
-        return WAIT
+    found: Mapping[str, Any] | None = None
+    for one in rows.reachable:
+        unit = one.the(UnitKind.MEASURE)
+        if unit is None:
+            payload = _measure_payload(one, found)
+            return Decision(units=(NewUnit(UnitKind.MEASURE, payload, resolution=one.resolution),))
+        if unit.result is None:
+            return WAIT
+        found = unit.result  # with what was found before
+    assert found is not None, "a job that is verified has an input to be measured"
     if not rows.finetuned:
-        return _conclude(rows, first.result)
-    again = rows.the(UnitKind.MEASURE, AGAIN)
+        return _conclude(rows, found)
+    winner = _winners(rows, found)
+    again = winner.the(UnitKind.MEASURE, AGAIN)
     if again is None:
-        payload = _again_payload(rows, first.result)
-        return Decision(units=(NewUnit(UnitKind.MEASURE, payload, shard=AGAIN),))
+        place = {"shard": AGAIN, "resolution": winner.resolution}
+        return Decision(units=(NewUnit(UnitKind.MEASURE, _again_payload(winner, found), **place),))
     return WAIT if again.result is None else _conclude(rows, again.result)
+
+
+def _winners(rows: JobRows, found: Mapping[str, Any]) -> JobRows:
+    """The view from the winner's input."""
+    assert rows.job.inspection is not None, "a job past its inspection has one"
+    if rows.job.resolutions is None:
+        return rows
+    return rows.at(resolution_of(rows.job.inspection, found["document"]["input"]))
 
 
 def _conclude(rows: JobRows, result: Mapping[str, Any]) -> Decision:
@@ -161,9 +215,9 @@ def _conclude(rows: JobRows, result: Mapping[str, Any]) -> Decision:
         receipts=result["receipts"], front=result["front"], artefacts=result["artefacts"]
     )
     if error is None and rows.job.request["finetune"] is not None and not rows.finetuned:
-        winner = next(point["genes"] for point in result["front"] if point["winner"])
-        settings = rows.inspection["finetune"]
-        unit = first_slice(UnitKind.FINETUNE, settings, genes=winner)
+        genes = next(point["genes"] for point in result["front"] if point["winner"])
+        settings, winner = rows.inspection["finetune"], _winners(rows, result)
+        unit = first_slice(UnitKind.FINETUNE, settings, winner.resolution, genes=genes)
         return replace(measured, stage=Stage.FINETUNE, units=(unit,))
     status = JobStatus.FAILED if error else JobStatus.SUCCEEDED
     return replace(measured, end=End(status, error=error, document=result["document"]))
@@ -177,11 +231,12 @@ def _finetune(rows: JobRows) -> Decision:
     )
 
 
-def _measure_payload(rows: JobRows) -> dict[str, Any]:
-    """Who is timed, against which budget, and the search they came from."""
+def _measure_payload(rows: JobRows, found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Who is timed, against which budget, and the search they came from. found: at the inputs
+    before this one."""
     budget_ms = rows.feasible.budget_ms
     scored = [one for one in rows.history if math.isfinite(one.metric)]
-    return {
+    payload = {
         "finalists": choices.finalists(scored, budget_ms),
         "uniform": choices.best_uniform(rows.space, rows.map, budget_ms, rows.scope),
         "budget": rows.budget,
@@ -190,22 +245,26 @@ def _measure_payload(rows: JobRows) -> dict[str, Any]:
             "job_id": rows.job.id,
             "strategy": rows.search["strategy"],
             "seed": rows.search["seed"],
-            "stop": rows.job.progress.get("stop"),
+            "stop": rows.stop,
             "evaluations": [
                 {"genes": one.genes, "metric": one.metric, "latency_ms": one.latency_ms}
                 for one in scored
             ],
         },
     }
+    if rows.job.resolutions is None:
+        return payload
+    return {**payload, "dense_ratio": rows.dense_ratio, "before": found}
 
 
 def _again_payload(rows: JobRows, found: Mapping[str, Any]) -> dict[str, Any]:
     """What was found with the weights before fine-tuning, to be measured with those after it."""
-    return {
+    payload = {
         "found": {name: found[name] for name in ("document", "front", "artefacts")},
         "budget": rows.budget,
         "scope": rows.scope,
     }
+    return payload if rows.job.resolutions is None else {**payload, "dense_ratio": rows.dense_ratio}
 
 
 _STAGES: dict[Stage, Callable[[JobRows], Decision]] = {

@@ -21,6 +21,7 @@ class NewUnit:
     generation: int = -1
     shard: int = -1
     part: int = -1
+    resolution: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Generation:
 
     number: int
     proposals: tuple[Proposal, ...]
+    resolution: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Decision:
     map_summary: Mapping[str, Any] | None = None
     latency_map_key: str | None = None
     latency: Mapping[str, Any] | None = None
+    resolutions: Sequence[Mapping[str, Any]] | None = None
     receipts: Mapping[str, Mapping[str, Any]] | None = None
     weights: Mapping[str, str] | None = None
     front: Sequence[Mapping[str, Any]] | None = None

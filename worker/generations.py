@@ -19,12 +19,13 @@ from sparsevit.search.moves import Evaluation as Scored
 from sparsevit.sparsity.config import Genes
 from worker import splitting
 from worker.decisions import Decision, Drop, End, Failure, Generation, NewUnit, Score
-from worker.job_rows import JobRows
+from worker.job_rows import JobRows, searched_at
 from worker.progress import estimated_finish, progress_of
 
 
 def search(rows: JobRows) -> Decision:
-    """The next transition of a job in its search."""
+    """The next transition of a job in its search, at one input after another."""
+    rows = rows.at(searched_at(rows.job))
     pending = [row for row in rows.evaluations if row.state == EvaluationState.PENDING]
     if pending:
         return _end_rung(rows, pending)
@@ -45,8 +46,20 @@ def search(rows: JobRows) -> Decision:
     if len(errors) == len(rows.evaluations) > 0:
         # On one shard or another each of them failed: there is nothing to measure.
         return Decision(end=End(JobStatus.FAILED, error=errors[0]))
-    progress = progress_of(rows.evaluations, {}, len(rows.evaluations), number - 1)
-    return Decision(stage=Stage.VERIFY, progress={**progress, "stop": turn.stop})
+    return _end(rows, number - 1, turn.stop)
+
+
+def _end(rows: JobRows, last: int, stop: str) -> Decision:
+    """The end of the search at an input: that of the stage, unless another input waits."""
+    told = rows.told(stop=stop, planned=len(rows.evaluations))
+    waits = told is not None and any(row["reachable"] and row["stop"] is None for row in told)
+    planned = len(rows.evaluations) if told is None else sum(row["planned"] for row in told)
+    progress = progress_of(rows.all_evaluations, {}, planned, last)
+    return Decision(
+        stage=None if waits else Stage.VERIFY,
+        resolutions=told,
+        progress={**progress, "stop": None if waits else stop},
+    )
 
 
 def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) -> Decision:
@@ -66,9 +79,9 @@ def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) ->
     )
     first = racing.rungs(rows.inspection["shards"], racing=any(rivals))[0]
     return Decision(
-        generation=Generation(number, proposals),
+        generation=Generation(number, proposals, rows.resolution),
         units=_units(rows, number, candidates, range(first)),
-        progress=progress_of(rows.evaluations, {}, rows.planned, number),
+        progress=progress_of(rows.all_evaluations, {}, rows.planned, number),
         estimated_finish_at=estimated_finish(rows),
     )
 
@@ -82,7 +95,14 @@ def _units(
         "shards": rows.inspection["shards"],
     }
     return tuple(
-        NewUnit(UnitKind.EVALUATE, {**payload, "shard": shard}, number, shard) for shard in shards
+        NewUnit(
+            UnitKind.EVALUATE,
+            {**payload, "shard": shard},
+            number,
+            shard,
+            resolution=rows.resolution,
+        )
+        for shard in shards
     )
 
 
@@ -113,7 +133,7 @@ def _end_rung(rows: JobRows, pending: Sequence[Evaluation]) -> Decision:
         failures=failures,
         units=_units(rows, number, live, range(done, end)) if live else (),
         progress=progress_of(
-            rows.evaluations, {}, rows.planned, number, len(dropped), len(failures)
+            rows.all_evaluations, {}, rows.planned, number, len(dropped), len(failures)
         ),
     )
 
@@ -169,7 +189,9 @@ def _score(
             for row in pending
         ),
         failures=failures,
-        progress=progress_of(rows.evaluations, scores, rows.planned, number, failed=len(failures)),
+        progress=progress_of(
+            rows.all_evaluations, scores, rows.planned, number, failed=len(failures)
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from service.db.units import Beat, UnitRepository
 from service.domain.records import Unit
 from service.domain.status import TRAINING_KINDS, UnitKind
 from worker import training_files
+from worker.job_rows import map_keys
 from worker.requests import unit_request
 from worker.reuse import Known, unit_keys
 
@@ -62,8 +63,9 @@ class Leases:
             assert job is not None, "a unit's job exists"
             latency_map = None
             if unit.kind == UnitKind.MEASURE:
-                assert job.latency_map_key is not None, "a job that is verified has a map"
-                record = LatencyMapRepository(session).get(job.latency_map_key)
+                key = map_keys(job)[unit.resolution]
+                assert key is not None, "a job that is verified has a map"
+                record = LatencyMapRepository(session).get(key)
                 assert record is not None, "a map in use stands"
                 latency_map = record.document
         return unit_request(unit, job, self._store.root, self._slice_seconds, latency_map)

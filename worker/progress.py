@@ -41,8 +41,8 @@ def progress_of(
 
 def estimated_finish(rows: JobRows) -> datetime | None:
     """When the search is over if it goes on at its present pace; by the database's clock."""
-    ended = [row.finished_at for row in rows.evaluations if row.finished_at is not None]
+    ended = [row.finished_at for row in rows.all_evaluations if row.finished_at is not None]
     if not ended:
         return None
-    first, last = min(row.created_at for row in rows.evaluations), max(ended)
+    first, last = min(row.created_at for row in rows.all_evaluations), max(ended)
     return last + (last - first) / len(ended) * max(0, rows.planned - len(ended))

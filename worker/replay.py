@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 
 from sqlalchemy import Engine
 
@@ -17,15 +18,20 @@ from service.domain.status import EvaluationState
 from sparsevit.search import evolution
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.search.replay import Replayed, replay
-from worker.job_rows import JobRows
+from worker.job_rows import JobRows, map_keys
 
 
 def replay_job(engine: Engine, job_id: str) -> Iterator[Replayed]:
-    """Every generation of a job, as far as it is; see `sparsevit.search.replay`. A job that has
-    proposed nothing yet has none. Raises JobNotFound."""
+    """Every generation of a job, as far as it is, at one input after another; see
+    `sparsevit.search.replay`. A job that has proposed nothing yet has none. Raises JobNotFound."""
     rows = _rows(engine, job_id)
-    if rows.latency_map is None or not rows.evaluations:
+    if rows is None:
         return iter(())
+    searched = [one for one in rows.inputs if one.evaluations]
+    return chain.from_iterable(_replayed(one) for one in searched)
+
+
+def _replayed(rows: JobRows) -> Iterator[Replayed]:
     return replay(
         rows.search["strategy"],
         rows.space,
@@ -34,7 +40,7 @@ def replay_job(engine: Engine, job_id: str) -> Iterator[Replayed]:
         rows.scope,
         rows.settings,
         [_logged(row) for row in rows.evaluations],
-        rows.job.progress.get("stop"),
+        rows.stop,
     )
 
 
@@ -52,16 +58,18 @@ def lines(replayed: Iterator[Replayed]) -> Iterator[tuple[str, bool]]:
             yield f"generation {one.generation}: {one.proposals} proposals as the seed gives", True
 
 
-def _rows(engine: Engine, job_id: str) -> JobRows:
+def _rows(engine: Engine, job_id: str) -> JobRows | None:
+    """Those of a job that has latency maps."""
     with session_scope(engine) as session:
         job = JobRepository(session).get(job_id)
         if job is None:
             raise JobNotFound("there is no such job in this database")
         evaluations = EvaluationRepository(session).for_job(job_id)
-        key = job.latency_map_key
-        record = None if key is None else LatencyMapRepository(session).get(key)
-    latency_map = None if record is None else LatencyMap.from_dict(record.document)
-    return JobRows(job, [], evaluations, latency_map)
+        maps = LatencyMapRepository(session)
+        found = [None if key is None else maps.get(key) for key in map_keys(job)]
+    if job.inspection is None or None in found:
+        return None
+    return JobRows(job, [], evaluations, [LatencyMap.from_dict(one.document) for one in found])
 
 
 def _logged(row: Evaluation) -> evolution.Evaluation:

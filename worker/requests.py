@@ -10,6 +10,7 @@ from service.db.artefacts import WEIGHTS_SUFFIX, ArtefactStore
 from service.domain.records import Job, Json, Unit
 from service.domain.status import TRAINING_KINDS, UnitKind
 from sparsevit.search.choices import SETTLED_BY_INSPECTION
+from sparsevit.search.resolutions import at_resolution
 from worker.training_files import attempt_folder
 
 Files = Mapping[str, Mapping[str, Any] | None]
@@ -23,12 +24,15 @@ def unit_request(
     payload = {**unit.payload, "artifact_root": str(root)}
     if unit.kind == UnitKind.INSPECT:
         payload |= {name: job.request[name] for name in ("adapt", "finetune")}
+        if isinstance(job.request["input"], list):
+            payload["more_inputs"] = job.request["input"][1:]
     if unit.kind == UnitKind.MEASURE:
         payload["latency_map"] = latency_map
     if unit.kind in TRAINING_KINDS:
         payload |= {"folder": str(attempt_folder(root, unit)), "seconds": slice_seconds}
     files = {"checkpoint": job.checkpoint_file, "dataset": job.dataset_file}
-    arguments = session_arguments(job.request, files, job.inspection)
+    inspection = job.inspection and at_resolution(job.inspection, unit.resolution)
+    arguments = session_arguments(job.request, files, inspection)
     if job.weights is not None:
         arguments = on_own_weights(arguments, job.weights, ArtefactStore(root))
     about = {"job": unit.job_id, "unit": unit.id, "attempt": unit.attempt}
@@ -45,7 +49,7 @@ def session_arguments(
     inspection once and for all: from then on every worker, whatever its own defaults, computes
     the same thing. "inspected" holds the hashes of what was inspected; null before.
     """
-    settled = inspection if inspection is not None else request
+    settled = inspection if inspection is not None else _first_input(request)
     dataset = request["dataset"]
     return {
         "checkpoint": _resolved(request["checkpoint"], files["checkpoint"]),
@@ -54,6 +58,12 @@ def session_arguments(
         "files": dict(files),
         "inspected": None if inspection is None else _hashes(inspection),
     }
+
+
+def _first_input(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The request with the input that the inspection begins with."""
+    several = isinstance(request.get("input"), list)
+    return {**request, "input": request["input"][0]} if several else request
 
 
 def on_own_weights(

@@ -17,6 +17,7 @@ from typing import Any
 
 from service.domain.records import Job, Unit
 from sparsevit.search import choices
+from sparsevit.search.resolutions import at_resolution
 from worker.supervisor import Finished, Outcome
 
 EVALUATION_VERSION = 1
@@ -37,7 +38,7 @@ def unit_context(
 
     session: the unit's, of `requests.unit_request`. facts: hello of the device process.
     """
-    assert job.inspection is not None, "a job that evaluates was inspected"
+    found = _inspection(unit, job)
     hashes, checkpoint = session["inspected"], session["files"]["checkpoint"]
     return {
         "version": EVALUATION_VERSION,
@@ -51,7 +52,7 @@ def unit_context(
         "images": {name: session["dataset"].get(name) for name in DATA_FIELDS},
         "input": {name: session["input"].get(name) for name in INPUT_FIELDS},
         **{name: session[name] for name in ("preprocess", "score", "task", "evaluation_threads")},
-        **{name: job.inspection[name] for name in ("architecture", "windows", "metric")},
+        **{name: found[name] for name in ("architecture", "windows", "metric")},
         "shard": [unit.payload["shard"], unit.payload["shards"]],
     }
 
@@ -60,10 +61,15 @@ def unit_keys(
     unit: Unit, job: Job, session: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[bytes, ...]:
     """The key of every candidate of an evaluate unit: SHA-256 of its context and kept counts."""
-    assert job.inspection is not None, "a job that evaluates was inspected"
     context = _digest(unit_context(unit, job, session, facts)).hex()
-    space = choices.search_space(job.inspection, None)
+    space = choices.search_space(_inspection(unit, job), None)
     return tuple(_digest([context, space.key(genes)]) for genes in unit.payload["candidates"])
+
+
+def _inspection(unit: Unit, job: Job) -> Mapping[str, Any]:
+    """As it is for the unit's input."""
+    assert job.inspection is not None, "a job that evaluates was inspected"
+    return at_resolution(job.inspection, unit.resolution)
 
 
 def _digest(document: Any) -> bytes:

@@ -16,10 +16,12 @@ from worker.decisions import WAIT, Decision, NewUnit
 from worker.job_rows import JobRows
 
 
-def first_slice(kind: UnitKind, settings: Mapping[str, Any], **told: Any) -> NewUnit:
+def first_slice(
+    kind: UnitKind, settings: Mapping[str, Any], resolution: int = 0, **told: Any
+) -> NewUnit:
     """The unit a training begins with. told: what every slice is to know, such as the config."""
     payload = {"settings": dict(settings), "step": 0, "checkpoint": None, **told}
-    return NewUnit(kind, payload, shard=0)
+    return NewUnit(kind, payload, shard=0, resolution=resolution)
 
 
 def next_slice(rows: JobRows, kind: UnitKind) -> Decision | None:
@@ -33,7 +35,7 @@ def next_slice(rows: JobRows, kind: UnitKind) -> Decision | None:
     payload = {**last.payload, "step": made["step"], "checkpoint": made["checkpoint"]}
     training = {name: made[name] for name in ("step", "steps", "loss")}
     return Decision(
-        units=(NewUnit(kind, payload, shard=last.shard + 1),),
+        units=(NewUnit(kind, payload, shard=last.shard + 1, resolution=last.resolution),),
         progress={**rows.job.progress, "training": training},
         estimated_finish_at=_estimated_finish(last, made),
     )
@@ -47,7 +49,7 @@ def trained_weights(rows: JobRows, kind: UnitKind) -> str:
 
 
 def _last(rows: JobRows, kind: UnitKind) -> Unit:
-    return max((unit for unit in rows.units if unit.kind == kind), key=lambda unit: unit.shard)
+    return max((unit for unit in rows.all_units if unit.kind == kind), key=lambda unit: unit.shard)
 
 
 def _estimated_finish(last: Unit, made: Mapping[str, Any]) -> datetime | None:

@@ -160,7 +160,8 @@ class _Pieces:
 
     def _part(self, kind: UnitKind, part: int, **payload: Any) -> NewUnit:
         whole = self.whole
-        return NewUnit(kind, {**whole.payload, **payload}, whole.generation, whole.shard, part)
+        place = (whole.generation, whole.shard, part, whole.resolution)
+        return NewUnit(kind, {**whole.payload, **payload}, *place)
 
     def _at_fault(self, image: int, names: Unit) -> Error:
         name = f"number {image} of shard {self.whole.shard}"

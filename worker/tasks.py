@@ -25,6 +25,7 @@ from sparsevit.search.latency_map import LatencyMap
 from worker import training_files
 from worker.coordinator import step
 from worker.decisions import WAIT, Decision, End
+from worker.job_rows import map_keys, searched_at
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +76,10 @@ def _decide(session: Session, job: Job) -> Decision:
     evaluations = EvaluationRepository(session).for_job(job.id)
     units = _units(session, job, evaluations)
     rival_folds = EvaluationRepository(session).rival_folds(job.id)
-    record = _latency_map(session, job)
+    records = _latency_maps(session, job)
     try:
-        latency_map = None if record is None else LatencyMap.from_dict(record.document)
-        return step(job, units, evaluations, latency_map, rival_folds)
+        maps = [one and LatencyMap.from_dict(one.document) for one in records]
+        return step(job, units, evaluations, maps, rival_folds)
     except Exception:
         # The same rows give the same error for ever: a job must end, not be stepped on for ever.
         logger.exception("the next step of a job failed", extra={"job_id": job.id})
@@ -90,14 +91,15 @@ def _units(session: Session, job: Job, evaluations: Sequence[Evaluation]) -> lis
     stage, units = job.stage or Stage.INSPECT, UnitRepository(session)
     if stage != Stage.SEARCH:
         return units.for_job(job.id, UNITS_OF[stage])
-    generation = max((row.generation for row in evaluations), default=0)
-    return units.for_job(job.id, generation=generation)
+    resolution = searched_at(job)
+    here = (row.generation for row in evaluations if row.resolution == resolution)
+    return units.for_job(job.id, generation=max(here, default=0), resolution=resolution)
 
 
-def _latency_map(session: Session, job: Job) -> LatencyMapRecord | None:
-    """The map the job uses, or could: the one under the key of its inspection."""
-    key = job.latency_map_key or (job.inspection or {}).get("latency_map_key")
-    return None if key is None else LatencyMapRepository(session).get(key)
+def _latency_maps(session: Session, job: Job) -> list[LatencyMapRecord | None]:
+    """The map that the job uses, or could, at each of its inputs."""
+    maps = LatencyMapRepository(session)
+    return [None if key is None else maps.get(key) for key in map_keys(job)]
 
 
 def _apply(session: Session, job: Job, decision: Decision) -> None:
@@ -142,13 +144,16 @@ def _tidy(session: Session, store: ArtefactStore, job: Job, decision: Decision) 
 
 def _keep_map_and_receipts(session: Session, job: Job, decision: Decision) -> None:
     if decision.latency_map is not None:
-        assert decision.latency_map_key is not None
         assert job.device is not None
         summary = None if decision.map_summary is None else dict(decision.map_summary)
         maps = LatencyMapRepository(session)
-        maps.add(decision.latency_map_key, job.device, dict(decision.latency_map), summary)
+        document = dict(decision.latency_map)
+        maps.add(document["key"], job.device, document, summary)
     if decision.latency_map_key is not None:
         JobRepository(session).set_latency_map(job.id, decision.latency_map_key)
+    if decision.resolutions is not None:
+        told = [dict(one) for one in decision.resolutions]
+        JobRepository(session).set_resolutions(job.id, told)
     if decision.latency is not None:
         JobRepository(session).set_latency(job.id, dict(decision.latency))
     for receipt_id, document in (decision.receipts or {}).items():
@@ -166,11 +171,13 @@ def _add_rows(session: Session, job: Job, decision: Decision) -> None:
     for failure in decision.failures:
         evaluations.fail(failure.evaluation_id, dict(failure.error))
     if decision.generation is not None:
-        evaluations.add(job.id, decision.generation.number, decision.generation.proposals)
+        new = decision.generation
+        evaluations.add(job.id, new.number, new.proposals, new.resolution)
     units = UnitRepository(session)
     for unit in decision.units:
         place = (unit.generation, unit.shard, unit.part)
-        units.add(job.id, unit.kind, dict(unit.payload), *place, device=job.device)
+        where = {"device": job.device, "resolution": unit.resolution}
+        units.add(job.id, unit.kind, dict(unit.payload), *place, **where)
 
 
 def _end(session: Session, job: Job, end: End) -> None:

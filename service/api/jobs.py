@@ -74,7 +74,8 @@ def list_candidates(
     """Every candidate the search proposed, in order of proposal."""
     page = parts.jobs.candidates(owner, job_id, limit, after)
     cursor = evaluation_id(page.items[-1].id) if page.items else None
-    data = [candidate_object(evaluation) for evaluation in page.items]
+    job = parts.jobs.get(owner, job_id)
+    data = [candidate_object(evaluation, job) for evaluation in page.items]
     return JSONResponse(listing(data, page.has_more, cursor))
 
 

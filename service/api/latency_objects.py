@@ -127,6 +127,12 @@ class DryRunLatency(_MapFacts):
     )
 
 
+class DryRunResolution(DryRunLatency):
+    """What is known of one of several inputs."""
+
+    input: MapInput
+
+
 class DryRunError(ApiObject):
     """Why nothing can be said."""
 
@@ -144,7 +150,13 @@ class DryRunObject(ApiObject):
         description="`pending`: being measured, ask again. `failed`: see `error`; another try is "
         "made ten minutes later."
     )
-    latency: DryRunLatency | None = Field(description="null unless `ready`.")
+    latency: DryRunLatency | None = Field(
+        description="null unless `ready`. With several inputs: that of the first."
+    )
+    resolutions: list[DryRunResolution] | None = Field(
+        description="Of a request with several inputs, of each; null unless `ready`. A share as "
+        "budget is one of the first one's dense latency."
+    )
     job: str = Field(
         description="The job that has measured it, or is about to.",
         examples=["/jobs/job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5"],
@@ -158,12 +170,15 @@ class DryRunObject(ApiObject):
 def dry_run_object(dry_run: DryRun) -> Json:
     """A DryRunObject."""
     job, ready = dry_run.job, dry_run.inspection is Inspection.READY
-    answer = latency.answer(job.latency, dry_run.request) if ready and job.latency else None
+    found = latency.figures_of(job) if ready and job.latency else []
+    answers = [latency.answer(one, dry_run.request, found[0]) for one in found]
+    several = [{"input": one["input"], **said} for one, said in zip(found, answers, strict=True)]
     return {
         "object": "dry_run",
         "request": dry_run.request,
         "inspection": dry_run.inspection,
-        "latency": answer,
+        "latency": answers[0] if answers else None,
+        "resolutions": several if len(several) > 1 else None,
         "job": f"/jobs/{job.id}",
         "error": job.error if dry_run.inspection is Inspection.FAILED else None,
         "verdicts": job.verdicts,

@@ -13,6 +13,8 @@ from service.domain.records import Evaluation, Job, Json, evaluation_id
 from service.domain.request import SearchRequest
 from service.domain.status import EvaluationState, JobStatus, Stage
 
+Stop = Literal["generations", "evaluations", "no_gain", "exhausted"]
+
 
 class TrainingProgress(ApiObject):
     """How far an adaptation or a fine-tuning is."""
@@ -30,7 +32,7 @@ class Progress(ApiObject):
     total: int | None = Field(description="Candidates to evaluate, at most; null: not known yet.")
     generation: int | None = Field(description="Generation being evaluated, from 0.")
     best: Any = Field(description="Best candidate so far.")
-    stop: Literal["generations", "evaluations", "no_gain", "exhausted"] | None = Field(
+    stop: Stop | None = Field(
         description="Why the search has ended: all generations or `max_evaluations` are used up, "
         "`patience` generations brought hardly a gain, or nothing new is within the budget. null: it "
         "has not."
@@ -106,6 +108,20 @@ class JobSummary(ApiObject):
     links: dict[str, str]
 
 
+class ResolutionObject(ApiObject):
+    """One of several inputs of a job."""
+
+    input: dict[str, Any] = Field(description="As settled by the inspection.")
+    latency: LatencyObject | None = Field(
+        description="What its latency map answers; null: not known yet."
+    )
+    reachable: bool | None = Field(
+        description="Whether a config is predicted to meet the budget. Where none is, nothing is "
+        "searched, and the job has the verdict RESOLUTION_UNREACHABLE. null: not known yet."
+    )
+    stop: Stop | None = Field(description="Why its search has ended, as in `progress`.")
+
+
 class JobObject(JobSummary):
     """A search job."""
 
@@ -116,7 +132,12 @@ class JobObject(JobSummary):
         description="The last weights the job made; null: it runs on the checkpoint."
     )
     latency: LatencyObject | None = Field(
-        description="What its latency map answers for its space; null: not known yet."
+        description="What its latency map answers for its space; null: not known yet. With several "
+        "inputs: that of the first."
+    )
+    resolutions: list[ResolutionObject] | None = Field(
+        description="Of a job with several inputs: how far each is, in the order of the request. "
+        "null: it has one, or they are not inspected yet."
     )
 
 
@@ -134,6 +155,9 @@ class CandidateObject(ApiObject):
 
     id: str
     object: Literal["candidate"]
+    input: dict[str, Any] | None = Field(
+        description="The input it is for; null unless the job has several."
+    )
     generation: int
     position: int = Field(description="Order of proposal within the generation, from 0.")
     genes: list[int] = Field(description="Sparsity level (tenths dropped) of each block pair.")
@@ -172,7 +196,8 @@ class FrontObject(ApiObject):
     data: list[dict[str, Any]] = Field(
         description="The front over all evaluations on the search split. Each point has: genes, "
         "sparsity, score, metric, metric_interval, split, latency_predicted, latency_ms and "
-        "latency_interval (null unless measured), measured, winner, receipt."
+        "latency_interval (null unless measured), measured, winner, receipt; input, where the job "
+        "has several."
     )
 
 
@@ -183,7 +208,12 @@ def job_object(job: Job) -> Json:
         "settled": None if job.inspection is None else _settled(job.inspection),
         "weights": job.weights,
         "latency": job.latency,
+        "resolutions": job.resolutions and [_resolution(one) for one in job.resolutions],
     }
+
+
+def _resolution(told: Json) -> Json:
+    return {name: told[name] for name in ("input", "latency", "reachable", "stop")}
 
 
 def _settled(inspection: Json) -> Json:
@@ -227,11 +257,13 @@ def _links(job_id: str) -> dict[str, str]:
     }
 
 
-def candidate_object(evaluation: Evaluation) -> Json:
-    """A CandidateObject."""
+def candidate_object(evaluation: Evaluation, job: Job) -> Json:
+    """A CandidateObject, of one of the job's."""
+    told = job.resolutions
     return {
         "id": evaluation_id(evaluation.id),
         "object": "candidate",
+        "input": None if told is None else told[evaluation.resolution]["input"],
         "generation": evaluation.generation,
         "position": evaluation.position,
         "genes": evaluation.genes,

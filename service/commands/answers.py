@@ -46,9 +46,8 @@ def job_id(answer: Figures) -> str:
     return str(answer["job"]).rpartition("/")[2]
 
 
-def budget_text(answer: Figures) -> Group:
-    """A dry run's answer: the budget among the latencies that can be reached."""
-    found = answer["latency"]
+def budget_text(found: Figures) -> Group:
+    """What a dry run found at one input: the budget among the latencies that can be reached."""
     dense, budget, nearest = (found[name] for name in ("dense_ms", "budget_ms", "nearest_ms"))
     within = (
         f"{share_text(found['feasible_share'])} of the configs"
@@ -61,7 +60,8 @@ def budget_text(answer: Figures) -> Group:
         ("budget", f"{budget:.2f} ms ({budget / dense:.1%} of dense)"),
         ("within it", within),
     ]
-    return Group(f"latency of the {found['scope']} on {found['device']}", _table(rows))
+    at = f" at {input_text(found['input'])}" if "input" in found else ""  # of several
+    return Group(f"latency of the {found['scope']} on {found['device']}{at}", _table(rows))
 
 
 def figures_text(latency: Figures) -> Group:

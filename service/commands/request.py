@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,14 @@ HeightOption = Annotated[
 WidthOption = Annotated[
     int | None, typer.Option("--width", help="Image width in pixels (default: the data's).")
 ]
+SizesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        metavar="HxW",
+        help="Instead of --height and --width: search at each of these sizes (448x672), up to 4.",
+    ),
+]
 BatchOption = Annotated[
     int | None, typer.Option("--batch", help="Images per forward pass (default: 1).")
 ]
@@ -99,14 +108,24 @@ def network_fields(
     score: str | None,
     split: dict[str, Any],
     input: dict[str, Any],
+    sizes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Fields on what is run, on what and how; split and input: their fields, None for not given."""
+    """Fields on what is run, on what and how; split and input: their fields, None for not given.
+    sizes: of several inputs, such as "448x672"."""
     return {
         "checkpoint": service_path(checkpoint),
         "dataset": given(path=service_path(dataset), **split),
-        "input": given(**input),
+        "input": [given(**input | parse_size(one)) for one in sizes] or given(**input),
         **given(device=device, score=score),
     }
+
+
+def parse_size(text: str) -> dict[str, int]:
+    """ "448x672" -> height and width."""
+    found = re.fullmatch(r"\s*(\d{1,5})\s*x\s*(\d{1,5})\s*", text)
+    if found is None:
+        raise typer.BadParameter("give a height and a width, such as 448x672", param_hint="--size")
+    return {"height": int(found[1]), "width": int(found[2])}
 
 
 def parse_latency(text: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from service.commands.request import (
     ReportSplitOption,
     ScoreOption,
     SearchSplitOption,
+    SizesOption,
     ThreadsOption,
     TrainSplitOption,
     WidthOption,
@@ -61,6 +62,7 @@ def search(
     device: DeviceOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
+    sizes: SizesOption = None,
     batch: BatchOption = None,
     precision: PrecisionOption = None,
     mode: ModeOption = None,
@@ -118,6 +120,8 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Search for the best sparsity of a network within a latency budget."""
+    if sizes and (height or width):
+        raise typer.BadParameter("give --size, or --height and --width", param_hint="--size")
     request = {
         **network_fields(
             checkpoint,
@@ -139,6 +143,7 @@ def search(
                 "mode": mode,
                 "threads": threads,
             },
+            sizes=sizes or (),
         ),
         **parse_latency(latency),
         **given(
@@ -201,8 +206,9 @@ def _show_answer(answer: dict[str, Any], as_json: bool) -> None:
         print_json(answer)
         return
     console = output()
-    console.print(budget_text(answer))
-    console.print(notes_table(answer["latency"], answer["verdicts"]))
+    for found in answer["resolutions"] or [answer["latency"]]:
+        console.print(budget_text(found))
+        console.print(notes_table(found, answer["verdicts"]))
 
 
 def _follow(client: Any, job_id: str, as_json: bool) -> None:

@@ -30,7 +30,9 @@ class EvaluationRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def add(self, job_id: str, generation: int, proposals: Sequence[Proposal]) -> int:
+    def add(
+        self, job_id: str, generation: int, proposals: Sequence[Proposal], resolution: int = 0
+    ) -> int:
         """Inserts a generation's proposals as pending, in order; returns how many were new."""
         if not proposals:
             return 0
@@ -38,6 +40,7 @@ class EvaluationRepository:
             {
                 "job_id": job_id,
                 "config_key": proposal.config_key,
+                "resolution": resolution,
                 "generation": generation,
                 "position": position,
                 "genes": proposal.genes,
@@ -99,7 +102,8 @@ class EvaluationRepository:
         """A job's evaluations in order of proposal."""
         columns = _EVALUATIONS.c
         statement = select(*_READ).where(columns.job_id == job_id)
-        statement = statement.order_by(columns.generation, columns.position)
+        order = (columns.resolution, columns.generation, columns.position)
+        statement = statement.order_by(*order)
         return [_evaluation(row) for row in self._session.execute(statement)]
 
     def get(self, job_id: str, evaluation_id: int) -> Evaluation | None:

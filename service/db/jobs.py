@@ -214,6 +214,10 @@ class JobRepository:
         """Records what the map answers for the job's space."""
         return self._change(job_id, _ACTIVE, {"latency": latency})
 
+    def set_resolutions(self, job_id: str, resolutions: Sequence[Json]) -> bool:
+        """Records how far each of the job's several inputs is."""
+        return self._change(job_id, _ACTIVE, {"resolutions": list(resolutions)})
+
     def set_weights(self, job_id: str, weights: Json) -> bool:
         """Records the weights the job made, {"sha256", "source"}: it runs on these from here."""
         return self._change(job_id, _ACTIVE, {"weights": weights})

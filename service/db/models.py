@@ -73,6 +73,7 @@ class JobRow(Base):
     inspection: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
     latency_map_key: Mapped[str | None]
     latency: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
+    resolutions: Mapped[list[Document] | None] = mapped_column(JSONB(none_as_null=True))
     checkpoint_sha256: Mapped[str | None]
     dataset_sha256: Mapped[str | None]
     weights: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
@@ -109,6 +110,7 @@ class UnitRow(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     kind: Mapped[str]
+    resolution: Mapped[int] = mapped_column(server_default="0")
     generation: Mapped[int] = mapped_column(server_default="-1")
     shard: Mapped[int] = mapped_column(server_default="-1")
     part: Mapped[int] = mapped_column(server_default="-1")
@@ -128,7 +130,7 @@ class UnitRow(Base):
 
     __table_args__ = (
         UniqueConstraint(
-            *("job_id", "kind", "generation", "shard", "part"),
+            *("job_id", "kind", "resolution", "generation", "shard", "part"),
             name="uq_units_job_id_kind_generation_shard",
         ),
         Index(None, "job_id", "started_at"),
@@ -138,7 +140,7 @@ class UnitRow(Base):
 
 
 class EvaluationRow(Base):
-    """One candidate of a job, counted once: a config is unique within its job.
+    """One candidate of a job, counted once: a config is unique at each of the job's inputs.
 
     rival_id: the evaluation it races against. folds: metric states on parts of the images, of those
     that may become somebody's rival; no reader of evaluations gets them.
@@ -149,6 +151,7 @@ class EvaluationRow(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     config_key: Mapped[str]
+    resolution: Mapped[int] = mapped_column(server_default="0")
     generation: Mapped[int]
     position: Mapped[int]
     genes: Mapped[list[int]] = mapped_column(JSONB)
@@ -164,8 +167,8 @@ class EvaluationRow(Base):
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        UniqueConstraint("job_id", "config_key"),
-        UniqueConstraint("job_id", "generation", "position"),
+        UniqueConstraint("job_id", "resolution", "config_key"),
+        UniqueConstraint("job_id", "resolution", "generation", "position"),
     )
 
 

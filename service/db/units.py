@@ -95,6 +95,7 @@ class UnitRepository:
         shard: int = -1,
         part: int = -1,
         device: str | None = None,
+        resolution: int = 0,
     ) -> int | None:
         """Inserts a pending unit and returns its id; None where the job has that unit already."""
         statement = (
@@ -102,6 +103,7 @@ class UnitRepository:
             .values(
                 job_id=job_id,
                 kind=kind,
+                resolution=resolution,
                 payload=payload,
                 generation=generation,
                 shard=shard,
@@ -232,15 +234,22 @@ class UnitRepository:
         return None if row is None else _unit(row)
 
     def for_job(
-        self, job_id: str, kind: UnitKind | None = None, generation: int | None = None
+        self,
+        job_id: str,
+        kind: UnitKind | None = None,
+        generation: int | None = None,
+        resolution: int | None = None,
     ) -> list[Unit]:
-        """A job's units in order of generation and shard; of one kind or generation if named."""
+        """A job's units in order of generation and shard; of one kind, generation or input if
+        named."""
         statement = select(*_UNITS.c).where(_UNITS.c.job_id == job_id)
         if kind is not None:
             statement = statement.where(_UNITS.c.kind == kind)
         if generation is not None:
             statement = statement.where(_UNITS.c.generation == generation)
-        order = (_UNITS.c.generation, _UNITS.c.shard, _UNITS.c.id)
+        if resolution is not None:
+            statement = statement.where(_UNITS.c.resolution == resolution)
+        order = (_UNITS.c.resolution, _UNITS.c.generation, _UNITS.c.shard, _UNITS.c.id)
         return [_unit(row) for row in self._session.execute(statement.order_by(*order))]
 
     def all_over(self, job_id: str) -> bool:

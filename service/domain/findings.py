@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from service.domain.errors import FieldError
+from service.domain.specs import ONE_INPUT, SEVERAL_INPUTS
 
 LIMIT = 20
 """Findings reported at most: a request of rubbish does not earn an answer of its own size."""
@@ -78,6 +79,8 @@ def _pointer(loc: Loc, model: type[BaseModel]) -> tuple[str, type[BaseModel]]:
     for item in loc:
         if isinstance(item, int):
             parts.append(str(item))
+        elif item in (ONE_INPUT, SEVERAL_INPUTS):
+            continue
         elif owner is not None and item in owner.model_fields:
             parts.append(item)
             owner = _nested(owner.model_fields[item].annotation)
@@ -88,11 +91,11 @@ def _pointer(loc: Loc, model: type[BaseModel]) -> tuple[str, type[BaseModel]]:
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:
-    """The model inside an annotation such as `PreprocessSpec | None`."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+    """The model inside an annotation such as `PreprocessSpec | None`, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_nested(part) for part in get_args(annotation))
+    return next((model for model in found if model is not None), None)
 
 
 def _unknown_field(name: str, owner: type[BaseModel]) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from service.domain.errors import BudgetUnreachable
-from service.domain.records import Json, Worker
+from service.domain.records import Job, Json, Worker
 
 COPIED = ("key", "device", "accuracy", "padding", "aligned", "disturbed")
 FREE = frozenset(
@@ -58,11 +58,20 @@ def budget_ms(request: Json, dense_ms: float) -> float:
     return dense_ms * float(request["latency_budget"].removesuffix("%")) / 100
 
 
-def answer(latency: Json, request: Json) -> Json:
-    """What the figures say to a request's budget, in its scope."""
+def figures_of(job: Job) -> list[Json]:
+    """What stands for each input of a job that knows its latencies."""
+    if job.resolutions is not None:
+        return [one["latency"] for one in job.resolutions]
+    assert job.latency is not None, "a job that knows its latencies"
+    return [job.latency]
+
+
+def answer(latency: Json, request: Json, first: Json | None = None) -> Json:
+    """What the figures say to a request's budget, in its scope. first: those of its first input, of
+    whose dense latency a share is one; None: these."""
     scope = request["latency_scope"]
     figures = latency["scopes"][scope]
-    budget = budget_ms(request, figures["dense_ms"])
+    budget = budget_ms(request, (first or latency)["scopes"][scope]["dense_ms"])
     return {
         "scope": scope,
         **{name: figures[name] for name in ("dense_ms", "min_ms", "max_ms", "nearest_ms")},
@@ -73,14 +82,16 @@ def answer(latency: Json, request: Json) -> Json:
     }
 
 
-def check_reachable(latency: Json, request: Json) -> None:
+def check_reachable(latencies: Sequence[Json], request: Json) -> None:
     """Raises BudgetUnreachable, naming the nearest possible budget, where no config is fast enough.
+    latencies: of each input.
 
     Figures of a disturbed device refuse nothing: the search measures for itself.
     """
-    found = answer(latency, request)
-    if found["reachable"] or found["disturbed"]:
+    answers = [answer(one, request, latencies[0]) for one in latencies]
+    if any(one["reachable"] or one["disturbed"] for one in answers):
         return
+    found = min(answers, key=itemgetter("nearest_ms"))
     dense, nearest = found["dense_ms"], found["nearest_ms"]
     field = "latency_budget" if request["latency_budget_ms"] is None else "latency_budget_ms"
     raise BudgetUnreachable.at(

@@ -14,8 +14,10 @@ def partial_config(job: Job, best: Evaluation) -> Json:
 
     The job is past its inspection: one of its candidates was evaluated.
     """
+    assert job.inspection is not None, "candidates are proposed after the inspection"
     found = job.inspection
-    assert found is not None, "candidates are proposed after the inspection"
+    if job.resolutions is not None:
+        found = {**found, **found["resolutions"][best.resolution]}
     pairs = found["architecture"]["pairs"]
     weights = job.weights or {"sha256": found["checkpoint_sha256"], "source": "checkpoint"}
     return {

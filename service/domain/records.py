@@ -69,6 +69,8 @@ class Job:
     `request` is the filled-in request, `fingerprint` a digest of the part of it that latencies
     depend on, `latency` what the map answers for the job's space, `result` the best config document,
     `weights` {"sha256", "source"} of the last weights it made (None: it runs on the checkpoint).
+    `resolutions`: of a job with several inputs, {"input", "latency_map_key", "latency", "reachable",
+    "planned", "stop"} of each; the columns of the same name are then those of the first one.
     """
 
     id: str
@@ -85,6 +87,7 @@ class Job:
     inspection: Json | None
     latency_map_key: str | None
     latency: Json | None
+    resolutions: list[Json] | None
     checkpoint_sha256: str | None
     dataset_sha256: str | None
     weights: Json | None
@@ -113,7 +116,8 @@ class DryRun:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One leased piece of a job's work. `part` numbers the pieces of a shard that was taken apart;
+    """One leased piece of a job's work. `resolution`: the place of the input it is for among the
+    job's. `part` numbers the pieces of a shard that was taken apart;
     -1: all of it.
 
     `attempt` is the fencing token: it grows with every claim, and a write that names an older one
@@ -124,6 +128,7 @@ class Unit:
     id: int
     job_id: str
     kind: UnitKind
+    resolution: int
     generation: int
     shard: int
     part: int
@@ -144,14 +149,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One candidate of a job. `latency_ms` is the map's prediction; `position` its place in the
-    order of proposal within the generation; `error` {"code", "message"} why it failed.
-    `rival_id`: the evaluation it races against, a parent's (None: it does not race). `images`: how
-    many `metric` is taken on."""
+    """One candidate of a job, at one of its inputs: `resolution` is its place. `latency_ms` is the
+    map's prediction; `position` its place in the order of proposal within the generation; `error`
+    {"code", "message"} why it failed. `rival_id`: the evaluation it races against, a parent's (None:
+    it does not race). `images`: how many `metric` is taken on."""
 
     id: int
     job_id: str
     config_key: str
+    resolution: int
     generation: int
     position: int
     genes: list[int]

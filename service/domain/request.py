@@ -16,6 +16,7 @@ from service.domain.findings import check_strings, findings
 from service.domain.specs import (
     DatasetSpec,
     InputSpec,
+    InputSpecs,
     Name,
     PathText,
     PreprocessSpec,
@@ -74,8 +75,10 @@ class SearchRequest(Strict):
         description="A device model of GET /devices, or `cpu` or `cuda` where that names one. "
         "null: the only one known.",
     )
-    input: Annotated[InputSpec, BeforeValidator(_given)] = Field(
-        default_factory=InputSpec, description="Input of the deployed model."
+    input: Annotated[InputSpecs, BeforeValidator(_given)] = Field(
+        default_factory=InputSpec,
+        description="Input of the deployed model; or a list of up to 4 that differ in height and "
+        "width only: one search each, whose fronts are merged.",
     )
     preprocess: PreprocessSpec | None = Field(default=None, description="Preprocessing of images.")
     score: Literal["l2", "mean_abs", "variance", "late", "released", "random"] | None = Field(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 BUILTIN_DIGITS = "builtin:digits"
 
@@ -108,6 +116,36 @@ class InputSpec(Strict):
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="CPU threads; null: the worker's own number."
     )
+
+
+def _sizes_differ(inputs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
+    """Checks that several inputs are one, at different sizes."""
+    if not inputs:
+        raise ValueError("give at least one input")
+    sizes = {(one.height, one.width) for one in inputs}
+    rest = {one.model_copy(update={"height": None, "width": None}) for one in inputs}
+    if len(sizes) < len(inputs) or len(rest) > 1:
+        raise ValueError("several inputs differ in height or width, and in nothing else")
+    return inputs
+
+
+def _form(value: object) -> str:
+    return SEVERAL_INPUTS if isinstance(value, list | tuple) else ONE_INPUT
+
+
+ONE_INPUT, SEVERAL_INPUTS = "one input", "several inputs"
+"""Forms of `input`, as validation names them where it says what is wrong."""
+
+InputSpecs = Annotated[
+    Annotated[InputSpec, Tag(ONE_INPUT)]
+    | Annotated[
+        tuple[InputSpec, ...],
+        Field(strict=False, max_length=4),
+        AfterValidator(_sizes_differ),
+        Tag(SEVERAL_INPUTS),
+    ],
+    Discriminator(_form),
+]
 
 
 class PreprocessSpec(Strict):

@@ -24,7 +24,7 @@ from service.domain.errors import (
     TooManyJobs,
     ValidationFailed,
 )
-from service.domain.records import Device, DryRun, Job, Json, new_job_id
+from service.domain.records import Device, DryRun, Job, Json, Worker, new_job_id
 from service.domain.request import SearchRequest
 from service.domain.specs import BUILTIN_DIGITS
 from service.domain.status import Inspection, JobStatus, UnitKind
@@ -117,8 +117,7 @@ class SubmissionService:
         asked = _asked(session, owner, request, *self._files(request))
         answered = _answered(session, asked)
         if answered is not None:
-            assert answered.latency is not None
-            latency.check_reachable(answered.latency, asked.request)
+            latency.check_reachable(latency.figures_of(answered), asked.request)
         self._check_open_jobs(session, owner)
         return _add(session, asked)
 
@@ -197,11 +196,17 @@ def _answered(session: Session, asked: _Asked) -> Job | None:
     job = JobRepository(session).latest_answered(*asked.subject)
     if job is None or job.latency is None:
         return None
-    figures = LatencyMapRepository(session).figures(job.latency["key"])
-    if figures is None or (job.latency["disturbed"] and figures.age > PASSING):
-        return None
-    stale = latency.is_stale(figures.facts, WorkerRepository(session).all(device=asked.device))
-    return None if stale else job
+    workers = WorkerRepository(session).all(device=asked.device)
+    standing = all(_stands(session, one, workers) for one in latency.figures_of(job))
+    return job if standing else None
+
+
+def _stands(session: Session, found: Json, workers: list[Worker]) -> bool:
+    """Whether figures would come out the same by now."""
+    figures = LatencyMapRepository(session).figures(found["key"])
+    if figures is None or (found["disturbed"] and figures.age > PASSING):
+        return False
+    return not latency.is_stale(figures.facts, workers)
 
 
 def _add(session: Session, asked: _Asked, dry_run: bool = False) -> Job:

@@ -14,6 +14,7 @@ from sparsevit.errors import BudgetUnreachable, ConfigError
 from sparsevit.search.evolution import Evaluation
 from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.latency_map import LatencyMap, Scope
+from sparsevit.search.resolutions import size_text
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes
 
@@ -38,6 +39,9 @@ WORTHWHILE = 0.02
 """Less than this share of the dense latency, or than twice the noise floor, is within the noise:
 sparsity does not pay then."""
 
+RESOLUTION_UNREACHABLE = "RESOLUTION_UNREACHABLE"
+"""Verdict: at one of the inputs no config meets the budget, so nothing was searched there."""
+
 UNIFORM = 3
 """Uniform configs measured beside the finalists: the best predicted feasible, and two in reserve."""
 
@@ -57,6 +61,12 @@ def dense_ms(latency_map: LatencyMap, scope: Scope) -> float:
     return float(latency_map.predict((0,) * len(latency_map.pair_ms), scope="backbone"))
 
 
+def dense_ratio(first: LatencyMap, latency_map: LatencyMap, scope: Scope) -> float:
+    """The dense latency at the first input of a search, of which a budget may be a share, as a
+    multiple of that at the map's; exactly 1 at the first one."""
+    return dense_ms(first, scope) / dense_ms(latency_map, scope)
+
+
 def parse_budget(budget: float | str, dense: float) -> float:
     """A budget in ms, or a share of the dense latency such as "60%", in ms."""
     if not isinstance(budget, str):
@@ -73,14 +83,18 @@ def parse_budget(budget: float | str, dense: float) -> float:
 
 
 def reachable_budget(
-    budget: float | str, latency_map: LatencyMap, space: SearchSpace, scope: Scope
+    budget: float | str,
+    latency_map: LatencyMap,
+    space: SearchSpace,
+    scope: Scope,
+    first: LatencyMap | None = None,
 ) -> float:
-    """The latency budget in ms.
+    """The latency budget in ms. A share is one of the dense latency by `first` (None: by the map).
 
     Raises BudgetUnreachable, naming the nearest budget that can be met, where no config is
     predicted to meet it.
     """
-    dense = dense_ms(latency_map, scope)
+    dense = dense_ms(first or latency_map, scope)
     budget_ms = parse_budget(budget, dense)
     fastest = FeasibleSet(space, latency_map, budget_ms, scope).min_ms
     if fastest <= budget_ms:
@@ -91,6 +105,38 @@ def reachable_budget(
         f"{fastest:.3f} ms, the dense model {dense:.3f} ms. The nearest possible budget is "
         f"{nearest:.3f} ms ({100 * nearest / dense:.1f}% of dense).",
         nearest_ms=nearest,
+    )
+
+
+def reachable_budgets(
+    budget: float | str,
+    latency_maps: Sequence[LatencyMap],
+    spaces: Sequence[SearchSpace],
+    scope: Scope,
+) -> list[float | None]:
+    """The latency budget in ms at each input of a search; None where no config meets it. A share is
+    one of the first input's dense latency: all of them compete within one budget.
+
+    Raises BudgetUnreachable, naming the nearest budget that one of the inputs can meet, where none
+    can meet this one.
+    """
+    found: list[float | None] = []
+    missed: list[BudgetUnreachable] = []
+    for latency_map, space in zip(latency_maps, spaces, strict=True):
+        try:
+            found.append(reachable_budget(budget, latency_map, space, scope, latency_maps[0]))
+        except BudgetUnreachable as error:
+            found.append(None)
+            missed.append(error)
+    if len(missed) < len(found):
+        return found
+    nearest = min(range(len(missed)), key=lambda i: missed[i].nearest_ms)
+    if len(missed) == 1:
+        raise missed[0]
+    size = size_text(latency_maps[nearest].facts["input"])
+    raise BudgetUnreachable(
+        f"None of the inputs can meet the budget; the nearest is {size}. {missed[nearest]}",
+        nearest_ms=missed[nearest].nearest_ms,
     )
 
 
@@ -110,6 +156,17 @@ def map_verdicts(latency_map: LatencyMap) -> tuple[str, ...]:
     if latency_map.range()[0] > (1 - noise) * latency_map.dense_ms:
         found.append("SPARSITY_DOES_NOT_PAY_HERE")
     return tuple(found)
+
+
+def verdicts(
+    latency_maps: Sequence[LatencyMap], budgets: Sequence[float | None]
+) -> tuple[str, ...]:
+    """`map_verdicts` of all inputs, and whether one of them was left out. budgets: as of
+    `reachable_budgets`."""
+    found = [one for latency_map in latency_maps for one in map_verdicts(latency_map)]
+    if None in budgets:
+        found.append(RESOLUTION_UNREACHABLE)
+    return tuple(dict.fromkeys(found))
 
 
 def finalists(history: Sequence[Evaluation], budget_ms: float) -> list[Genes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,21 @@ from sparsevit.latency.modes import check_mode
 from sparsevit.swin.model import SparseSwin
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_INPUTS = 4
+"""Of one search."""
+
 MOST = {"height": 8192, "width": 8192, "batch": 1024, "threads": 1024}
+
+
+def check_inputs(inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ConfigError unless these are one to MOST_INPUTS inputs of different height or width, and
+    the same in everything else."""
+    if not 1 <= len(inputs) <= MOST_INPUTS:
+        raise ConfigError(f"input is one object, or a list of 1 to {MOST_INPUTS}.")
+    sizes = [(one.get("height"), one.get("width")) for one in inputs]
+    rest = [{k: v for k, v in one.items() if k not in ("height", "width")} for one in inputs]
+    if len(set(sizes)) < len(sizes) or any(one != rest[0] for one in rest):
+        raise ConfigError("several inputs differ in height or width, and in nothing else.")
 
 
 def fill_input(

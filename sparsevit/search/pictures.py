@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsevit.plots import pareto_png, residuals_png, window_map_png
+from sparsevit.plots import residuals_png, window_map_png
 from sparsevit.search.choices import dense_ms
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.sparsity.config import Genes
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 WINDOW_IMAGES = 4
 
 
-def pareto_picture(
+def pareto_drawing(
     job: Verification, document: Mapping[str, Any], front: Sequence[Mapping[str, Any]]
-) -> bytes:
-    """Every evaluation, the front, dense, the budget, the winner and the uniform configs.
+) -> dict[str, Any]:
+    """What `pareto_png` draws, as JSON: every evaluation, the front, dense, the budget, the winner
+    and the uniform configs.
 
     The metric is that of the search split: it is the one all of them have. Predictions are brought
     to the speed of the device at the time of the measurements, which stand beside them.
@@ -31,20 +32,20 @@ def pareto_picture(
     metric, latency = document["metric"]["search"], document["latency_ms"]
     speed = latency["dense"] / dense_ms(job.latency_map, job.scope)
 
-    def points(rows: Iterable[Mapping[str, Any]], field: str) -> np.ndarray:
-        return np.array([(speed * row[field], row["metric"]) for row in rows]).reshape(-1, 2)
+    def points(rows: Iterable[Mapping[str, Any]], field: str) -> list[list[float]]:
+        return [[speed * row[field], row["metric"]] for row in rows]
 
     rows = job.search_facts["evaluations"]
     within = latency["interval"][1] <= latency["budget"]
-    return pareto_png(
-        points=points(rows, "latency_ms"),
-        front=points((p for p in front if p["on_front"]), "latency_predicted"),
-        dense=(latency["dense"], metric["dense"]["value"]),
-        budget_ms=latency["budget"],
-        winner=(latency["p50"], metric["value"]) if within else None,
-        uniform=points((row for row in rows if len(set(row["genes"])) == 1), "latency_ms"),
-        metric_name=f"{document['metric']['name']} ({metric['split']} split)",
-    )
+    return {
+        "points": points(rows, "latency_ms"),
+        "front": points((p for p in front if p["on_front"]), "latency_predicted"),
+        "dense": [latency["dense"], metric["dense"]["value"]],
+        "budget_ms": latency["budget"],
+        "winner": [latency["p50"], metric["value"]] if within else None,
+        "uniform": points((row for row in rows if len(set(row["genes"])) == 1), "latency_ms"),
+        "metric_name": f"{document['metric']['name']} ({metric['split']} split)",
+    }
 
 
 def window_picture(session: Session, genes: Genes) -> bytes:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sparsevit.errors import ConfigError, DeviceDisturbed, NoFeasibleConfig
-from sparsevit.search import choices
-from sparsevit.search.evolution import Evaluation, EvolutionSettings
+from sparsevit.search import choices, resolutions
+from sparsevit.search.evolution import EvolutionSettings
+from sparsevit.search.found import Searched, SearchResult
 from sparsevit.search.generations import Evaluator, search
 from sparsevit.search.history import History
+from sparsevit.search.inputs import check_inputs
 from sparsevit.search.latency_map import LatencyMap, Scope
+from sparsevit.search.resolutions import at_resolution
 from sparsevit.search.space import SearchSpace
 from sparsevit.search.steps import MEASURE_SECONDS, Session
 from sparsevit.search.stops import StopReason
@@ -34,41 +37,6 @@ Progress = Callable[[str, int, int], None]  # (stage, done, total)
 _ERRORS = {error.code: error for error in (NoFeasibleConfig, DeviceDisturbed)}
 
 
-@dataclass
-class SearchResult:
-    """What a search found; the same documents that the service stores.
-
-    document: the best config JSON (`save` writes it, `sparsevit.load_config` reads it).
-    front: Pareto front, fastest first. evaluations: every candidate in the order of proposal.
-    artefacts: name -> bytes of the pictures. receipts: id -> latency receipt. weights: the
-    safetensors that `document` was measured with, where the search trained; None: the model's own.
-    """
-
-    document: dict[str, Any]
-    front: list[dict[str, Any]]
-    evaluations: list[Evaluation]
-    receipts: dict[str, dict[str, Any]]
-    latency_map: LatencyMap
-    verdicts: list[str]
-    artefacts: dict[str, bytes] = field(repr=False)
-    weights: bytes | None = field(default=None, repr=False)
-
-    def save(self, folder: str | Path) -> Path:
-        """Writes best.json, the pictures and, where the search made them, weights.safetensors;
-        returns the path of best.json."""
-        import json
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.artefacts.items():
-            (folder / name).write_bytes(content)
-        if self.weights is not None:
-            (folder / "weights.safetensors").write_bytes(self.weights)
-        best = folder / "best.json"
-        best.write_text(json.dumps(self.document, indent=2) + "\n", encoding="utf-8")
-        return best
-
-
 def run_search(
     model: str | Path | TaskModel,
     dataset: str | Path | Mapping[str, Any],
@@ -77,7 +45,7 @@ def run_search(
     latency_budget: str | None = None,
     latency_scope: Scope = "model",
     device: str = "cpu",
-    input: Mapping[str, Any] | None = None,
+    input: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     preprocess: Mapping[str, Any] | None = None,
     score: str | None = None,
     strategy: str = "evolution",
@@ -92,6 +60,9 @@ def run_search(
     model: a checkpoint's path, `builtin:digits`, or a loaded model. dataset: a path, a built-in
     name, or a spec with `path`, `search_split`, `report_split`, `limit`, `holdout`.
     Give one of latency_budget_ms and latency_budget ("60%" of the dense latency measured here).
+    input: height, width, batch, precision, mode, threads; or a list of up to four that differ in
+    height and width: one search each, whose fronts are merged. Every setting of the search holds
+    for each of them; a share as budget, an expected metric and an adaptation are the first one's.
     preprocess: fields of `Preprocess`, and `expected_dense_metric`: what the model is known to reach.
     adapt, finetune: settings of a training before the search, and of its winner after it; {} takes
     what is recommended for the task, None trains nothing.
@@ -107,9 +78,8 @@ def run_search(
         raise ConfigError(f"strategy is one of {', '.join(STRATEGIES)}, not {strategy!r}.")
     budget = latency_budget_ms if latency_budget_ms is not None else latency_budget
     assert budget is not None
-    session = Session(
-        model, dataset, device, input, preprocess, score, measure_seconds=measure_seconds
-    )
+    inputs = [input or {}] if input is None or isinstance(input, Mapping) else list(input)
+    check_inputs(inputs)
     asked = _Asked(
         budget,
         latency_scope,
@@ -117,8 +87,13 @@ def run_search(
         settings or EvolutionSettings(),
         progress or (lambda stage, done, total: None),
     )
+    sessions = _Sessions(
+        Session(
+            model, dataset, device, inputs[0], preprocess, score, measure_seconds=measure_seconds
+        )
+    )
     with tempfile.TemporaryDirectory(prefix="sparsevit-") as folder:
-        return _run(session, _plain(adapt), _plain(finetune), asked, Path(folder))
+        return _run(sessions, inputs[1:], _plain(adapt), _plain(finetune), asked, Path(folder))
 
 
 @dataclass(frozen=True)
@@ -131,62 +106,115 @@ class _Asked:
     settings: EvolutionSettings
     tell: Progress
 
+    def verify(self, done: int, total: int) -> None:
+        self.tell("verify", done, total)
+
 
 def _plain(settings: TrainingSettings | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return settings if settings is None or isinstance(settings, Mapping) else settings.to_dict()
 
 
 def _run(
-    session: Session,
+    sessions: _Sessions,
+    more_inputs: Sequence[Mapping[str, Any]],
     adapt: Mapping[str, Any] | None,
     finetune: Mapping[str, Any] | None,
     asked: _Asked,
     folder: Path,
 ) -> SearchResult:
     """The way of a job; see worker.coordinator. folder: for checkpoints and weights."""
-    inspection = session.inspect(adapt, finetune)
-    calibration = session.calibrate(lambda done, total: asked.tell("calibrate", done, total))
-    latency_map = LatencyMap.from_dict(calibration["map"])
-    space = choices.search_space(inspection, None)
-    budget_ms = choices.reachable_budget(asked.budget, latency_map, space, asked.scope)
+    inspection = sessions.session.inspect(adapt, finetune, more_inputs=more_inputs)
+    places = [at_resolution(inspection, i) for i in range(resolutions.count(inspection))]
+    calibrations = [
+        sessions.at(place).calibrate(lambda done, total: asked.tell("calibrate", done, total))
+        for place in places
+    ]
+    maps = [LatencyMap.from_dict(one["map"]) for one in calibrations]
+    spaces = [choices.search_space(place, None) for place in places]
+    budgets = choices.reachable_budgets(asked.budget, maps, spaces, asked.scope)
     if adapt is not None:
-        session = _trained(session, inspection, "adapt", folder, asked)
-    history, stop = _search(session, inspection, latency_map, space, budget_ms, asked)
-    pictures: dict[str, bytes] = {}
-    found = session.measure(
-        choices.finalists(history, budget_ms),
-        choices.best_uniform(space, latency_map, budget_ms, asked.scope),
-        latency_map,
-        asked.budget,
-        asked.scope,
-        _search_facts(history, stop, asked),
-        lambda name, content: _keep(pictures, name, content),
-        lambda done, total: asked.tell("verify", done, total),
-    )
-    receipts = {calibration["receipt"]["id"]: calibration["receipt"], **_checked(found)["receipts"]}
-    if finetune is not None:
-        session = _trained(session, inspection, "finetune", folder, asked, genes=winner_of(found))
-        found = session.measure_again(
-            found,
+        sessions.session = _trained(sessions.at(places[0]), places[0], "adapt", folder, asked)
+    store = _Pictures()
+    found, searches = None, []
+    for place, latency_map, space, budget_ms in zip(places, maps, spaces, budgets, strict=True):
+        if budget_ms is None:
+            searches.append(Searched(place["input"], latency_map, None, []))
+            continue
+        session = sessions.at(place)
+        history, stop = _search(session, place, latency_map, space, budget_ms, asked)
+        searches.append(Searched(place["input"], latency_map, stop, list(history)))
+        measured = session.measure(
+            choices.finalists(history, budget_ms),
+            choices.best_uniform(space, latency_map, budget_ms, asked.scope),
             latency_map,
             asked.budget,
             asked.scope,
-            lambda name, content: _keep(pictures, name, content),
-            lambda done, total: asked.tell("verify", done, total),
+            _search_facts(history, stop, asked),
+            store.keep,
+            asked.verify,
+            choices.dense_ratio(maps[0], latency_map, asked.scope),
+        )
+        if len(places) > 1:
+            measured = resolutions.merged(found, measured, place["input"], store.keep)
+        found = measured
+    assert found is not None, "one of the inputs can meet the budget"
+    receipts = {one["receipt"]["id"]: one["receipt"] for one in calibrations}
+    receipts |= _checked(found)["receipts"]
+    best = resolutions.resolution_of(inspection, found["document"]["input"])
+    if finetune is not None:
+        sessions.session = _trained(
+            sessions.at(places[best]), places[best], "finetune", folder, asked, winner_of(found)
+        )
+        found = sessions.session.measure_again(
+            found,
+            maps[best],
+            asked.budget,
+            asked.scope,
+            store.keep,
+            asked.verify,
+            choices.dense_ratio(maps[0], maps[best], asked.scope),
         )
         receipts |= _checked(found)["receipts"]
-    made = None if session.weights_source == "checkpoint" else Path(session.checkpoint).read_bytes()
-    verdicts = list(choices.map_verdicts(latency_map))
     return SearchResult(
         found["document"],
         found["front"],
-        list(history),
+        [one for search in searches for one in search.evaluations],
         receipts,
-        latency_map,
-        verdicts,
-        pictures,
-        made,
+        maps[best],
+        list(choices.verdicts(maps, budgets)),
+        {name: store.content[kept] for name, kept in found["artefacts"].items()},
+        _own_weights(sessions.session),
+        searches,
     )
+
+
+def _own_weights(session: Session) -> bytes | None:
+    own = session.weights_source != "checkpoint"
+    return Path(session.checkpoint).read_bytes() if own else None
+
+
+@dataclass
+class _Sessions:
+    """The session of one input at a time: another is opened where its turn comes."""
+
+    session: Session
+
+    def at(self, inspection: Mapping[str, Any]) -> Session:
+        if self.session.input != inspection["input"]:
+            self.session = self.session.resized(inspection["input"])
+        return self.session
+
+
+@dataclass
+class _Pictures:
+    """Pictures by the name they are kept under."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+
+    def keep(self, name: str, content: bytes) -> str:
+        kept = f"{len(self.content)}-{name}"
+        self.content[kept] = content
+        return kept
 
 
 def _trained(
@@ -257,11 +285,6 @@ def _search_facts(history: History, stop: StopReason, asked: _Asked) -> dict[str
             if math.isfinite(e.metric)
         ],
     }
-
-
-def _keep(pictures: dict[str, bytes], name: str, content: bytes) -> str:
-    pictures[name] = content
-    return name
 
 
 def _checked(found: dict[str, Any]) -> dict[str, Any]:

@@ -32,12 +32,11 @@ from sparsevit.latency.memory import memory_errors
 from sparsevit.latency.modes import apply_mode
 from sparsevit.latency.receipt import device_facts, receipt
 from sparsevit.latency.timers import thread_count
-from sparsevit.search.dense_check import check_dense_metric
 from sparsevit.search.fitting import too_large
 from sparsevit.search.inputs import PRECISIONS, check_precision, fill_input, open_device
-from sparsevit.search.latency_map import LatencyMap, Scope, map_facts, map_key
+from sparsevit.search.inspection import inspect
+from sparsevit.search.latency_map import LatencyMap, Scope, map_facts
 from sparsevit.search.racing import folds_of_shard
-from sparsevit.search.training import settled_settings
 from sparsevit.search.verify import Verification
 from sparsevit.search.verify_again import verify_again
 from sparsevit.sparsity.config import DEFAULT_SCORE, MAX_LEVEL, Genes, SparsityConfig
@@ -160,36 +159,26 @@ class Session:
         adapt: Mapping[str, Any] | None = None,
         finetune: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        more_inputs: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
-        """What the request left open, settled; JSON. adapt, finetune: settings, as asked for.
+        """What the request left open, settled; see sparsevit.search.inspection."""
+        return inspect(self, adapt, finetune, progress, more_inputs)
 
-        The files of every split that is used are checked first.
-        Raises DenseMetricMismatch where the dense model is not what it was expected to be, and
-        DatasetError where a training is asked for that its split does not allow.
-        """
-        self.splits.check(progress)
-        settled = settled_settings(self, {"adapt": adapt, "finetune": finetune}, progress)
-        dense_metric = check_dense_metric(self)
-        return {
-            "architecture": self.model.backbone.config.to_dict() | {"pairs": list(self.pairs)},
-            "task": self.model.task,
-            "checkpoint_sha256": self.model.weights_sha256,
-            "dataset_sha256": self.dataset_sha256(),
-            "input": self.input,
-            "preprocess": self.preprocess.to_dict(),
-            "score": self.score,
-            "windows": list(self.windows),
-            "splits": {"search": len(self.splits.search), "report": len(self.splits.report)},
-            "metric": self.model.metric,
-            "images": len(self.splits.search),
-            "shards": self.shards,
-            "evaluation_threads": self.evaluation_threads,
-            "adapted": self.model.adapted is not None,
-            "device": self.device_facts["model"],
-            "latency_map_key": map_key(self.map_facts()),
-            "dense_metric": dense_metric,
-            **settled,
-        }
+    def resized(self, input: Mapping[str, Any]) -> Session:
+        """A session of its own that differs in its input alone."""
+        expected = self.expected_dense_metric
+        return Session(
+            self.checkpoint,
+            self.dataset,
+            str(self.device),
+            input,
+            {**self.preprocess.to_dict(), "expected_dense_metric": expected},
+            self.score,
+            self.model.task,
+            self.evaluation_threads,
+            self.weights_source,
+            self.measure_seconds,
+        )
 
     def latency_images(self, count: int) -> Tensor:
         """`count` real samples of the search split, preprocessed, on the device: [count * views, 3, H,
@@ -280,9 +269,10 @@ class Session:
         search_facts: Mapping[str, Any],
         artefacts: Callable[[str, bytes], str],
         progress: Progress | None = None,
+        dense_ratio: float = 1.0,
     ) -> dict[str, Any]:
         """Times and re-scores the finalists and names the winner; see sparsevit.search.verify."""
-        verification = Verification(self, latency_map, budget, scope, search_facts)
+        verification = Verification(self, latency_map, budget, scope, search_facts, dense_ratio)
         return verification.run(finalists, uniform, artefacts, progress)
 
     def measure_again(
@@ -293,7 +283,9 @@ class Session:
         scope: Scope,
         artefacts: Callable[[str, bytes], str],
         progress: Progress | None = None,
+        dense_ratio: float = 1.0,
     ) -> dict[str, Any]:
         """What `measure` found, with the winner measured on these weights, fine-tuned for it."""
-        verification = Verification(self, latency_map, budget, scope, found["document"]["search"])
+        facts = found["document"]["search"]
+        verification = Verification(self, latency_map, budget, scope, facts, dense_ratio)
         return verify_again(verification, found, artefacts, progress)

@@ -27,6 +27,7 @@ from sparsevit.search.choices import dense_ms, parse_budget
 from sparsevit.search.choices import finalists as finalists_of
 from sparsevit.search.evolution import Evaluation
 from sparsevit.search.latency_map import LatencyMap, Scope
+from sparsevit.search.resolutions import draw
 from sparsevit.search.result import Scores, best_config, front_points
 from sparsevit.sparsity.config import Genes, SparsityConfig
 
@@ -62,7 +63,8 @@ class Verification:
 
     budget: ms, or a share of dense such as "60%". A share is taken of the dense latency measured
     beside the finalists: a device that runs faster or slower than when it was calibrated does so
-    for both.
+    for both. dense_ratio: the dense latency that a share is one of, as a multiple of this input's by
+    their maps; 1 unless the search has several inputs.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class Verification:
         budget: float | str,
         scope: Scope,
         search_facts: Mapping[str, Any],
+        dense_ratio: float = 1.0,
     ) -> None:
         self.session, self.latency_map = session, latency_map
         self.budget, self.scope, self.search_facts = budget, scope, search_facts
+        self.dense_ratio = dense_ratio
         self.dense_genes = (0,) * sum(session.pairs)
 
     def run(
@@ -84,7 +88,7 @@ class Verification:
         artefacts: Store,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """{"document", "front", "receipts", "artefacts", "error"}, all JSON."""
+        """{"document", "front", "receipts", "artefacts", "error", "drawing"}, all JSON."""
         report = progress or (lambda done, total: None)
         dense = self.score(self.session.splits.search, [self.dense_genes])[self.dense_genes]
         timed = self.enter([*finalists, *uniform], report)
@@ -116,7 +120,8 @@ class Verification:
             )
             if not any(one.disturbed for one in latency[self.scope]):
                 break
-        budget_ms = parse_budget(self.budget, latency[self.scope][0].reference_p50)
+        dense = self.dense_ratio * latency[self.scope][0].reference_p50
+        budget_ms = parse_budget(self.budget, dense)
         return [
             Finalist(one, scores[one], {scope: latency[scope][i] for scope in SCOPES}, budget_ms)
             for i, one in enumerate(genes)
@@ -224,6 +229,8 @@ class Verification:
         timed: Sequence[Finalist],
         artefacts: Store,
     ) -> dict[str, Any]:
+        from sparsevit.search.pictures import pareto_drawing
+
         reported = [self.dense_genes, winner.genes, *([baseline.genes] if baseline else [])]
         report = self.score(self.session.splits.report, list(dict.fromkeys(reported)))
         receipts = {c.genes: self.receipt(c) for c in timed}
@@ -231,12 +238,14 @@ class Verification:
             self, winner, baseline, dense, report, receipts[winner.genes], self.macs(winner.genes)
         )
         front = front_points(self, timed, receipts, winner)
+        drawing = pareto_drawing(self, document, front)
         return {
             "document": document,
             "front": front,
             "receipts": {proof["id"]: proof for proof in receipts.values()},
-            "artefacts": self.pictures(document, front, winner, artefacts),
+            "artefacts": self.pictures(drawing, winner, artefacts),
             "error": None,
+            "drawing": drawing,
         }
 
     def receipt(self, finalist: Finalist) -> dict[str, Any]:
@@ -272,16 +281,12 @@ class Verification:
         return counter.get_total_flops() // 2
 
     def pictures(
-        self,
-        document: Mapping[str, Any],
-        front: Sequence[Mapping[str, Any]],
-        winner: Finalist,
-        artefacts: Store,
+        self, drawing: Mapping[str, Any], winner: Finalist, artefacts: Store
     ) -> dict[str, str]:
-        from sparsevit.search.pictures import latency_picture, pareto_picture
+        from sparsevit.search.pictures import latency_picture
 
         pictures = {
-            "pareto.png": pareto_picture(self, document, front),
+            "pareto.png": draw(drawing),
             "latency.png": latency_picture(self.latency_map),
         }
         stored = {name: artefacts(name, content) for name, content in pictures.items() if content}

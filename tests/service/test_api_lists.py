@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from service.api.device_objects import DeviceList, WorkerList
-from service.api.objects import CandidateList, JobList
+from service.api.objects import CandidateList, JobList, JobObject
 from service.db.evaluations import EvaluationRepository
+from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from service.domain.records import Proposal
 from tests.service.api_server import Api
@@ -69,6 +70,27 @@ def test_a_failed_candidate_says_why(api: Api) -> None:
     assert (candidate["state"], candidate["metric"]) == ("failed", None)
     assert candidate["error"] == error
     assert candidate["finished_at"] is not None
+
+
+def test_candidates_of_several_inputs_name_theirs(api: Api) -> None:
+    sizes = [{"height": 448, "width": 448}, {"height": 224, "width": 224}]
+    job_id = submit(api, input=sizes)["id"]
+    told = [
+        {"input": size, "latency": None, "reachable": True, "planned": 1, "stop": None}
+        for size in sizes
+    ]
+    with session_scope(api.engine) as session:
+        assert JobRepository(session).set_resolutions(job_id, told)
+        for resolution in (0, 1):  # the same config at both
+            proposals = [Proposal("[0]", [0], 10.0)]
+            EvaluationRepository(session).add(job_id, 0, proposals, resolution)
+    answer = api.ann.get(f"/jobs/{job_id}/candidates")
+    CandidateList.model_validate_json(answer.content)
+    assert [item["input"] for item in answer.json()["data"]] == sizes
+    shown = api.ann.get(f"/jobs/{job_id}")
+    JobObject.model_validate_json(shown.content)
+    assert [one["input"] for one in shown.json()["resolutions"]] == sizes
+    assert "planned" not in shown.json()["resolutions"][0]
 
 
 def test_candidates_are_walked_by_their_cursor(api: Api) -> None:

@@ -162,6 +162,12 @@ INVALID = {
     "height 8": (with_(input={"height": 8}), "/input/height"),
     "height 100000": (with_(input={"height": 100000}), "/input/height"),
     "mode": (with_(input={"mode": "jit"}), "/input/mode"),
+    "no input": (with_(input=[]), "/input"),
+    "five inputs": (with_(input=[{"height": 32 * n} for n in range(1, 6)]), "/input"),
+    "inputs of one size": (with_(input=[{"height": 64}, {"height": 64}]), "/input"),
+    "inputs that differ in batch": (with_(input=[{"height": 64, "batch": 2}, {}]), "/input"),
+    "a small one of two inputs": (with_(input=[{}, {"width": 8}]), "/input/1/width"),
+    "an input that is none": (with_(input="448x448"), "/input"),
     "epochs and steps": (with_(adapt={"epochs": 1, "steps": 10}), "/adapt"),
     "0 epochs": (with_(adapt={"epochs": 0}), "/adapt/epochs"),
     "1e9 steps": (with_(adapt={"steps": 10**9}), "/adapt/steps"),
@@ -237,6 +243,16 @@ def test_the_built_in_set_has_splits_of_its_own(api: Api, field: str) -> None:
     (error,) = problem["errors"]
     assert error["pointer"] == "/dataset"
     assert "splits of its own" in error["message"]
+
+
+def test_several_inputs_are_shown_filled_in(api: Api) -> None:
+    sizes = [{"height": 448, "width": 448}, {"height": 288, "width": 792}]
+    answer = post(api, with_(input=sizes))
+    assert answer.status_code == 202, answer.text
+    shown = answer.json()["request"]["input"]
+    filled = {"batch": 1, "precision": "fp32", "mode": "eager", "threads": None}
+    assert shown == [size | filled for size in sizes]
+    assert answer.json()["resolutions"] is None  # before the inspection
 
 
 def test_trainings_and_preprocessing_are_shown_filled_in(api: Api) -> None:

@@ -14,7 +14,13 @@ from service.client import RemoteError
 from service.commands import progress, register, summary
 from service.commands.common import CommandError, require_success, target, told
 from service.commands.demo import REQUEST
-from service.commands.request import parse_latency, parse_training, service_path
+from service.commands.request import (
+    network_fields,
+    parse_latency,
+    parse_size,
+    parse_training,
+    service_path,
+)
 from service.domain.request import parse_search_request
 from service.home import Addresses, default_home, key_file, write_private
 
@@ -115,6 +121,20 @@ def test_latency_is_milliseconds_or_a_share_of_dense() -> None:
     for text in ("10", "60 percent", "-5ms", "", "nan ms", "1e3ms"):
         with pytest.raises(typer.BadParameter):
             parse_latency(text)
+
+
+def test_sizes_are_inputs_that_share_the_rest() -> None:
+    rest = {"device": None, "score": None, "split": {}}
+    shape = {"height": None, "width": None, "batch": 2}
+    several = network_fields("m", "d", **rest, input=shape, sizes=["448x448", "288 x 792"])
+    assert several["input"] == [
+        {"height": 448, "width": 448, "batch": 2},
+        {"height": 288, "width": 792, "batch": 2},
+    ]
+    assert network_fields("m", "d", **rest, input=shape)["input"] == {"batch": 2}
+    for text in ("448", "x448", "448x", "4.5x3", "448x448x3"):
+        with pytest.raises(typer.BadParameter):
+            parse_size(text)
 
 
 def test_a_training_is_the_default_or_settings() -> None:

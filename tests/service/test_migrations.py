@@ -81,6 +81,42 @@ def test_maps_without_figures_go_and_searches_that_used_them_calibrate_again(
     assert left == [0, 1]
 
 
+def test_an_older_version_gets_no_job_with_several_inputs(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    several, one = '{"input": [{}, {}]}', '{"input": {}}'
+    jobs = {"live": ("running", several), "over": ("succeeded", several), "one": ("running", one)}
+    try:
+        with engine.begin() as connection:
+            for job, (status, request) in jobs.items():
+                row = f"{JOBS} VALUES (:id, 'ann', :status, NULL, :request, '{{}}', '{{}}', NULL)"
+                values = {"id": job, "status": status, "request": request}
+                connection.execute(text(row), values)
+            for resolution in (0, 1):
+                for row in (
+                    "INSERT INTO units (job_id, kind, resolution, payload, state) "
+                    "VALUES ('over', 'measure', :resolution, '{}', 'done')",
+                    "INSERT INTO evaluations (job_id, config_key, resolution, generation, position, "
+                    "genes, state, latency_ms) VALUES ('over', 'a', :resolution, 0, 0, '[]', "
+                    "'done', 1.0)",
+                ):
+                    connection.execute(text(row), {"resolution": resolution})
+        downgrade(empty_database_url, "0007")
+        with engine.connect() as connection:
+            left = connection.execute(text("SELECT id, status FROM jobs ORDER BY id")).all()
+            counts = [
+                connection.scalar(text(f"SELECT count(*) FROM {table}"))
+                for table in ("units", "evaluations")
+            ]
+        upgrade(empty_database_url)
+        check(empty_database_url)
+    finally:
+        downgrade(empty_database_url)
+        engine.dispose()
+    assert left == [("live", "cancelled"), ("one", "running"), ("over", "succeeded")]
+    assert counts == [1, 1]
+
+
 def test_an_older_version_gets_no_job_that_is_to_train(empty_database_url: str) -> None:
     upgrade(empty_database_url)
     engine = make_engine(empty_database_url)

@@ -195,6 +195,34 @@ def test_every_measured_config_has_a_receipt_and_others_no_latency(result: Searc
     assert metric == sorted(metric)
 
 
+def test_two_inputs_are_searched_and_one_wins() -> None:
+    sizes = [{"height": 112, "width": 112}, {"height": 56, "width": 112}]
+    found = run_search(
+        "builtin:digits",
+        DIGITS,
+        latency_budget_ms=60_000.0,
+        settings=EvolutionSettings(population=3, parents=2, generations=1),
+        input=[size | {"threads": 1} for size in sizes],
+        measure_seconds=10,
+    )
+    assert [search.input["height"] for search in found.searches] == [112, 56]
+    assert [search.stop for search in found.searches] == ["generations", "generations"]
+    assert [len(search.evaluations) for search in found.searches] == [3, 3]
+    assert len(found.evaluations) == 6
+    for search in found.searches:
+        assert search.latency_map.facts["input"]["height"] == search.input["height"]
+        for one in search.evaluations:
+            assert one.latency_ms == search.latency_map.predict(one.genes)
+    (winner,) = (point for point in found.front if point["winner"])
+    assert winner["input"] == found.document["input"]
+    best = max(point["metric"] for point in found.front if point["measured"])
+    assert winner["metric"] == best == found.document["metric"]["search"]["value"]
+    assert found.latency_map.facts["input"]["height"] == found.document["input"]["height"]
+    assert {point["receipt"] for point in found.front if point["measured"]} <= set(found.receipts)
+    assert set(found.artefacts) == {"pareto.png", "windows.png", "latency.png"}
+    assert all(png.startswith(b"\x89PNG") for png in found.artefacts.values())
+
+
 TRAINING = {"steps": 2, "batch": 2, "accumulate": 1, "warmup": 0, "learning_rate": 1e-4}
 
 

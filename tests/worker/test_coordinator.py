@@ -28,16 +28,16 @@ def inspected(**changes: Any) -> Any:
 
 class TestInspect:
     def test_starts_with_an_inspection(self) -> None:
-        decision = step(job(stage=None), [], [], None)
+        decision = step(job(stage=None), [], [], [None])
         assert decision.stage == Stage.INSPECT
         assert [new.kind for new in decision.units] == [UnitKind.INSPECT]
 
     @pytest.mark.parametrize("state", [UnitState.PENDING, UnitState.LEASED])
     def test_waits_for_it(self, state: UnitState) -> None:
-        assert step(job(), [unit(UnitKind.INSPECT, state)], [], None) == WAIT
+        assert step(job(), [unit(UnitKind.INSPECT, state)], [], [None]) == WAIT
 
     def test_its_result_fixes_the_device(self) -> None:
-        decision = step(job(), [ended(UnitKind.INSPECT, INSPECTION)], [], None)
+        decision = step(job(), [ended(UnitKind.INSPECT, INSPECTION)], [], [None])
         assert decision.stage == Stage.CALIBRATE
         assert decision.inspection == INSPECTION
         assert decision.device == "Testium 3000"
@@ -45,23 +45,23 @@ class TestInspect:
 
     def test_a_device_asked_for_stays(self) -> None:
         asked = job(device="Other 1")
-        assert step(asked, [ended(UnitKind.INSPECT, INSPECTION)], [], None).device == "Other 1"
+        assert step(asked, [ended(UnitKind.INSPECT, INSPECTION)], [], [None]).device == "Other 1"
 
     def test_weights_never_adapted_are_a_verdict(self) -> None:
         result = INSPECTION | {"adapted": False}
-        decision = step(job(), [ended(UnitKind.INSPECT, result)], [], None)
+        decision = step(job(), [ended(UnitKind.INSPECT, result)], [], [None])
         assert decision.verdicts == ("SUPERNET_NOT_ADAPTED",)
 
 
 class TestCalibrate:
     def test_without_a_map_it_is_measured(self) -> None:
-        decision = step(inspected(stage=Stage.CALIBRATE), [], [], None)
+        decision = step(inspected(stage=Stage.CALIBRATE), [], [], [None])
         assert [new.kind for new in decision.units] == [UnitKind.CALIBRATE]
 
     def test_a_measured_map_is_kept(self) -> None:
         document = latency_map().to_dict()
         units = [ended(UnitKind.CALIBRATE, {"map": document, "receipt": {"id": "rcpt_1"}})]
-        decision = step(inspected(stage=Stage.CALIBRATE), units, [], None)
+        decision = step(inspected(stage=Stage.CALIBRATE), units, [], [None])
         assert decision.latency_map == document
         assert decision.latency_map_key == MAP_KEY
         space = choices.search_space(INSPECTION, None)
@@ -94,7 +94,7 @@ class TestCalibrate:
         assert world.job.latency["key"] == MAP_KEY
 
     def test_a_standing_map_is_reused(self) -> None:
-        decision = step(inspected(stage=Stage.CALIBRATE), [], [], latency_map())
+        decision = step(inspected(stage=Stage.CALIBRATE), [], [], [latency_map()])
         assert decision.units == ()
         assert decision.stage == Stage.SEARCH
         assert decision.latency_map_key == MAP_KEY
@@ -105,13 +105,13 @@ class TestCalibrate:
 
     def test_latencies_are_those_of_the_levels_asked_for(self) -> None:
         request = rows.request(search={"levels": [0, 1, 2]})
-        decision = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], latency_map())
+        decision = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], [latency_map()])
         figures = decision.latency["scopes"]["model"]
         assert figures["min_ms"] == pytest.approx(3.0 + 4 * 8.0)
         assert figures["configs"] == 3 * 3 * 6
 
     def test_a_heavy_head_is_a_verdict(self) -> None:
-        decision = step(inspected(stage=Stage.CALIBRATE), [], [], latency_map(head_ms=60.0))
+        decision = step(inspected(stage=Stage.CALIBRATE), [], [], [latency_map(head_ms=60.0)])
         assert decision.verdicts == ("HEAD_DOMINATES",)
 
     @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ class TestCalibrate:
         self, budget: dict[str, Any], scope: str, nearest: str
     ) -> None:
         request = rows.request(latency_scope=scope, **budget)
-        end = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], latency_map()).end
+        end = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], [latency_map()]).end
         assert end.status == JobStatus.FAILED
         assert end.error["code"] == "BUDGET_UNREACHABLE"
         assert nearest in end.error["message"]
@@ -160,7 +160,7 @@ class TestCalibrate:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feasible, "MAX_REST", 1)
-        end = step(inspected(stage=Stage.CALIBRATE), [], [], latency_map()).end
+        end = step(inspected(stage=Stage.CALIBRATE), [], [], [latency_map()]).end
         assert end.status == JobStatus.FAILED
         assert end.error["code"] == "CONFIG_INVALID"
         assert "too large" in end.error["message"]
@@ -168,7 +168,7 @@ class TestCalibrate:
     @pytest.mark.parametrize(("budget", "scope"), [(11.0, "model"), (10.0, "backbone")])
     def test_the_nearest_budget_is_reachable(self, budget: float, scope: str) -> None:
         request = rows.request(latency_scope=scope, latency_budget_ms=budget)
-        decision = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], latency_map())
+        decision = step(inspected(stage=Stage.CALIBRATE, request=request), [], [], [latency_map()])
         assert decision.stage == Stage.SEARCH
 
 

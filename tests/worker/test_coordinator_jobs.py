@@ -66,7 +66,7 @@ class TestWholeJob:
     def test_a_step_taken_twice_is_the_same_step(self) -> None:
         world = World()
         world.run()
-        again = step(world.job, world.units, world.evaluations, latency_map())
+        again = step(world.job, world.units, world.evaluations, [latency_map()])
         assert again == WAIT
 
 
@@ -196,18 +196,18 @@ class TestEnds:
     @pytest.mark.parametrize("status", [s for s in JobStatus if s.terminal])
     def test_a_job_that_has_ended_takes_no_step(self, status: JobStatus) -> None:
         failed = unit(UnitKind.INSPECT, UnitState.FAILED)
-        assert step(job(status=status), [failed], [], None) == WAIT
+        assert step(job(status=status), [failed], [], [None]) == WAIT
 
     def test_a_cancelled_job_waits_for_its_leased_units(self) -> None:
         cancelling = job(status=JobStatus.CANCELLING)
         leased = unit(UnitKind.INSPECT, UnitState.LEASED)
-        assert step(cancelling, [leased], [], None) == WAIT
+        assert step(cancelling, [leased], [], [None]) == WAIT
         cancelled = replace(leased, state=UnitState.CANCELLED)
-        end = step(cancelling, [cancelled], [], None).end
+        end = step(cancelling, [cancelled], [], [None]).end
         assert end.status == JobStatus.CANCELLED
 
     def test_cancelling_wins_over_a_unit_that_failed_or_finished_meanwhile(self) -> None:
         cancelling = job(status=JobStatus.CANCELLING)
         for state in (UnitState.DONE, UnitState.FAILED):
-            end = step(cancelling, [unit(UnitKind.MEASURE, state)], [], None).end
+            end = step(cancelling, [unit(UnitKind.MEASURE, state)], [], [None]).end
             assert end.status == JobStatus.CANCELLED

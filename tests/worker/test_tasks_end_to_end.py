@@ -55,6 +55,48 @@ def empty_tables() -> None:
     """The API keeps its own keys there."""
 
 
+def test_a_job_with_two_inputs_has_one_result(
+    api: Api, client: Client, trainer: WorkerProcess, tmp_path: Path
+) -> None:
+    folder = api.data / "two-inputs"
+    folder.mkdir()
+    checkpoint, data = timm_classifier(folder)
+    sizes = [{"height": 112, "width": 112}, {"height": 112, "width": 56}]
+    request: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "dataset": {"path": str(data), "holdout": 0.5},
+        "input": [size | {"threads": 1} for size in sizes],
+        "search": {"population": 3, "parents": 2, "generations": 2},
+        "latency_budget": "100%",
+        "adapt": TRAINING | {"steps": 2},
+        "finetune": TRAINING | {"steps": 2},
+    }
+    job_id = client.submit(request)["id"]
+    for _ in client.watch(job_id, 0.2):
+        pass
+    shown = client.job(job_id)
+    assert shown["status"] == "succeeded", shown["error"]
+    assert [one["reachable"] for one in shown["resolutions"]] == [True, True]
+    assert [one["stop"] for one in shown["resolutions"]] == ["generations", "generations"]
+    config, weights = tmp_path / "best.json", tmp_path / "weights.safetensors"
+    config.write_bytes(client.config(job_id))
+    client.weights(job_id, weights)
+    document = json.loads(config.read_text())
+    inputs = [one["input"] for one in shown["resolutions"]]
+    front = json.loads(client.pareto(job_id))["data"]
+    assert {point["input"]["width"] for point in front} == {112, 56}
+    (winner,) = (point for point in front if point["winner"])
+    assert winner["input"] == document["input"]
+    assert document["input"] in inputs
+    assert document["preprocess"]["resize"] == [
+        document["input"]["height"],
+        document["input"]["width"],
+    ]
+    assert report_metric(config, weights, request["dataset"]) == document["metric"]["value"]
+    first = shown["latency"]["scopes"]["model"]["dense_ms"]
+    assert document["latency_ms"]["budget"] == pytest.approx(first, rel=0.5)  # a share of the first
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_of_every_task_ends_in_files_that_hold(
     case: str, api: Api, client: Client, trainer: WorkerProcess, tmp_path: Path

@@ -11,7 +11,8 @@ from service.domain.status import EvaluationState, UnitState
 from sparsevit.search.latency_map import LatencyMap
 from tests.worker.rows import NOW, job, simulated_result, unit
 from worker.coordinator import step
-from worker.decisions import WAIT, Decision, Drop, Failure, Score
+from worker.decisions import WAIT, Decision, Drop, Failure, Generation, Score
+from worker.job_rows import map_keys
 
 
 def _done(score: Score) -> dict[str, Any]:
@@ -49,13 +50,13 @@ class World:
 
     def settle(self) -> None:
         while True:
-            key = self.job.latency_map_key or (self.job.inspection or {}).get("latency_map_key")
+            maps = [self.maps.get(key) for key in map_keys(self.job)]
             folds = {
                 row.rival_id: self.folds[row.rival_id]
                 for row in self.evaluations
                 if row.state == EvaluationState.PENDING and row.rival_id is not None
             }
-            decision = step(self.job, self.units, self.evaluations, self.maps.get(key), folds)
+            decision = step(self.job, self.units, self.evaluations, maps, folds)
             if decision == WAIT:
                 return
             self.decisions.append(decision)
@@ -84,7 +85,7 @@ class World:
         row = self.job
         changes: dict[str, Any] = {"verdicts": [*row.verdicts, *decision.verdicts]}
         columns = ("stage", "inspection", "device", "latency_map_key", "latency", "progress")
-        columns += ("weights", "front", "artefacts")
+        columns += ("weights", "front", "artefacts", "resolutions")
         for name in columns:
             if getattr(decision, name) is not None:
                 changes[name] = getattr(decision, name)
@@ -98,12 +99,13 @@ class World:
                     generation=new.generation,
                     shard=new.shard,
                     part=new.part,
+                    resolution=new.resolution,
                     payload=dict(new.payload),
                 )
             )
         if decision.generation is not None:
             for position, proposal in enumerate(decision.generation.proposals):
-                self._propose(decision.generation.number, position, proposal)
+                self._propose(decision.generation, position, proposal)
         scored = {score.evaluation_id: _done(score) for score in decision.scores}
         dropped = {drop.evaluation_id: _dropped(drop) for drop in decision.drops}
         failed = {one.evaluation_id: _failed(one) for one in decision.failures}
@@ -122,13 +124,14 @@ class World:
             self.units = [u for u in self.units if u.state != UnitState.PENDING]
         self.job = replace(row, **changes)
 
-    def _propose(self, generation: int, position: int, proposal: Any) -> None:
+    def _propose(self, generation: Generation, position: int, proposal: Any) -> None:
         self.evaluations.append(
             Evaluation(
                 id=len(self.evaluations) + 1,
                 job_id=self.job.id,
                 config_key=proposal.config_key,
-                generation=generation,
+                resolution=generation.resolution,
+                generation=generation.number,
                 position=position,
                 genes=proposal.genes,
                 state=EvaluationState.PENDING,

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 def run(
     session: Session, payload: Mapping[str, Any], report: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Payload {"adapt", "finetune"}, as asked for -> what `Session.inspect` tells.
+    """Payload {"adapt", "finetune", "more_inputs"}, as asked for -> what `Session.inspect` tells.
 
     Raises CheckpointError, DatasetError, DenseMetricMismatch.
     """
-    return session.inspect(payload["adapt"], payload["finetune"], report)
+    return session.inspect(
+        payload["adapt"], payload["finetune"], report, payload.get("more_inputs", ())
+    )
