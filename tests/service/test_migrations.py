@@ -13,8 +13,7 @@ from service.db.migrate import check, downgrade, is_current, upgrade
 from service.db.models import Base
 from service.db.session import make_engine, session_scope
 
-PROGRAM = "import sys; from service.db.events import EventRepository
-from service.db.migrate import upgrade; upgrade(sys.argv[1])"
+PROGRAM = "import sys; from service.db.migrate import upgrade; upgrade(sys.argv[1])"
 ROOT = Path(__file__).parents[2]
 
 JOBS = "INSERT INTO jobs (id, owner, status, stage, request, progress, metadata, latency_map_key)"
@@ -196,6 +195,65 @@ def test_jobs_of_before_there_were_events_get_one(empty_database_url: str) -> No
         ("running", "search", False),
         ("succeeded", None, True),
     ]
+
+
+def test_an_older_version_takes_nothing_on_some_images_for_a_metric(
+    empty_database_url: str,
+) -> None:
+    """Searches under way begin again, both ways; what was dropped has failed to older readers."""
+    upgrade(empty_database_url, "0004")
+    engine = make_engine(empty_database_url)
+    progress = '{"done": 3, "failed": 0, "total": 9, "generation": 1, "best": null}'
+    try:
+        with engine.begin() as connection:
+            for job, status, stage in (
+                ("searching", "running", "search"),
+                ("proving", "running", "verify"),
+                ("over", "succeeded", None),
+            ):
+                row = (
+                    f"{JOBS} VALUES (:id, 'ann', :status, :stage, '{{}}', :progress, '{{}}', NULL)"
+                )
+                values = {"id": job, "status": status, "stage": stage, "progress": progress}
+                connection.execute(text(row), values)
+                insert = f"{UNITS} VALUES (:job, 'inspect', '{{}}', 'done')"
+                connection.execute(text(insert), {"job": job})
+                insert = (
+                    "INSERT INTO units (job_id, kind, generation, shard, payload, state) "
+                    "VALUES (:job, 'evaluate', 0, 0, '{}', 'done')"
+                )
+                connection.execute(text(insert), {"job": job})
+                connection.execute(
+                    text(f"{EVALUATIONS} VALUES (:job, 'a', 0, 0, '[]', 'done', 1.0)"), {"job": job}
+                )
+        upgrade(empty_database_url, "0005")
+        with engine.begin() as connection:
+            units = connection.execute(text("SELECT job_id, kind FROM units ORDER BY id")).all()
+            evaluations = connection.scalars(text("SELECT job_id FROM evaluations")).all()
+            begun = connection.scalar(text("SELECT progress FROM jobs WHERE id = 'searching'"))
+            connection.execute(
+                text(
+                    "UPDATE evaluations SET state = 'dropped', metric = 0.5, images = 8 "
+                    "WHERE job_id = 'over'"
+                )
+            )
+        downgrade(empty_database_url, "0004")
+        with engine.connect() as connection:
+            statement = "SELECT state, metric FROM evaluations WHERE job_id = 'over'"
+            dropped = connection.execute(text(statement)).all()
+    finally:
+        downgrade(empty_database_url)
+        engine.dispose()
+    assert units == [
+        ("searching", "inspect"),
+        ("proving", "inspect"),
+        ("proving", "evaluate"),
+        ("over", "inspect"),
+        ("over", "evaluate"),
+    ]
+    assert evaluations == ["proving", "over"]
+    assert (begun["done"], begun["total"], begun["generation"]) == (0, 9, None)
+    assert dropped == [("failed", None)]
 
 
 def test_two_servers_that_start_together_migrate_once(empty_database_url: str) -> None:
