@@ -114,6 +114,24 @@ def test_reachable_is_what_the_fastest_config_meets(ms: float, reachable: bool) 
     check_reachable([summary(disturbed=True)], asked)  # rough figures refuse nothing
 
 
+def test_a_share_is_one_of_the_first_input_and_one_within_reach_is_enough() -> None:
+    large, small = summary(), summary()
+    small["scopes"] = {
+        name: {key: figures[key] / 4 for key in ("dense_ms", "min_ms", "max_ms", "nearest_ms")}
+        | {"feasible": [[ms / 4, share] for ms, share in figures["feasible"]]}
+        for name, figures in small["scopes"].items()
+    }
+    asked = request(latency_budget="20%")  # of 120 ms
+    assert answer(small, asked, large)["budget_ms"] == 24.0
+    assert answer(small, asked, large)["feasible_share"] == pytest.approx(0.5 + 0.5 * 1.5 / 7.5)
+    check_reachable([large, small], asked)
+    for order in ([large], [small, large]):  # 24 ms; 20% of the small one's 30 ms
+        with pytest.raises(BudgetUnreachable):
+            check_reachable(order, asked)
+    with pytest.raises(BudgetUnreachable, match=r"15\.500 ms"):  # the nearest of both
+        check_reachable([large, small], request(latency_budget="1%"))
+
+
 def test_the_nearest_budget_is_reachable() -> None:
     for scope, figures in summary()["scopes"].items():
         asked = request(
