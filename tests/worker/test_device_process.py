@@ -147,7 +147,7 @@ def test_an_answer_is_never_taken_for_the_next_units(process: DeviceProcess) -> 
 
 
 def test_a_unit_without_progress_is_stopped() -> None:
-    process = DeviceProcess(FAKE, stall_seconds=1.0)
+    process = DeviceProcess(FAKE, stall_seconds=2.0)
     try:
         assert process.run(do("sleep", steps=10, seconds=0.2), never, every=0.2) == Finished(
             {"slept": True}
