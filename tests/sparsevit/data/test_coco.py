@@ -187,6 +187,7 @@ class Task:
     """What opening a data set needs of a task model."""
 
     task, readers, class_names = "instance_segmentation", {"coco": Coco}, NAMES
+    views = 1
 
 
 def test_hashes_are_of_the_annotations_too(layout: Layout) -> None:
