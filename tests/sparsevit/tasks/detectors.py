@@ -15,8 +15,8 @@ from sparsevit.tasks.bev_detection import BEVDet, Widths
 from sparsevit.tasks.bevdet.checkpoint import PARTS
 from sparsevit.tasks.bevdet.view import Grid
 
-SIZE = (64, 96)  # height, width of the input
-GRID = Grid(cells=32, cell=3.2, depths=12, step=4.0)
+SIZE = (32, 64)  # height, width of the input
+GRID = Grid(cells=16, cell=6.4, depths=8, step=6.0)
 WIDTHS = Widths(neck=16, seen=8, encoder=(16, 16, 32), above=16, center=8)
 SWIN = SwinConfig(embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 2))
 

@@ -171,7 +171,7 @@ def test_the_second_release_keeps_no_grid_in_its_file(tmp_path: Path) -> None:
         if not k.startswith("img_view_transformer.") or "depthnet" in k
     }
     torch.save({"state_dict": tensors}, tmp_path / "bevdet.pth")
-    assert sparsevit.load_model(tmp_path / "bevdet.pth").grid == Grid(depths=12)
+    assert sparsevit.load_model(tmp_path / "bevdet.pth").grid == Grid(depths=8)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_the_second_release_keeps_no_grid_in_its_file(tmp_path: Path) -> None:
             "lacks img_bev_encoder_neck.up2.4.bias",
         ),
         (lambda t: t.pop("pts_bbox_head.task_heads.3.vel.1.bias"), "task_heads.3.vel.1.bias"),
-        (lambda t: t.update({"img_view_transformer.nx": torch.tensor([32.0, 16, 1])}), "no square"),
+        (lambda t: t.update({"img_view_transformer.nx": torch.tensor([16.0, 8, 1])}), "no square"),
         (lambda t: t["img_view_transformer.frustum"].select(3, 2)[0].fill_(9), "not evenly spaced"),
         (lambda t: t.update({"pts_bbox_head.extra.weight": torch.ones(2)}), "no place for"),
     ],
@@ -226,11 +226,11 @@ def test_each_sample_is_evaluated_with_its_own_cameras(data: NuScenes) -> None:
 
 def test_a_batch_counts_samples_of_six_images(root: Path) -> None:
     model = detectors.small()
-    session = Session(model, str(root), input={"height": 64, "width": 96, "batch": 2})
+    session = Session(model, str(root), input={"height": 32, "width": 64, "batch": 2})
     images = session.latency_images(2)
-    assert images.shape == (12, 3, 64, 96)
+    assert images.shape == (12, 3, *detectors.SIZE)
     with torch.no_grad():
-        assert session.model(images)[0]["heatmap"].shape == (2, 1, 32, 32)
+        assert session.model(images)[0]["heatmap"].shape == (2, 1, 16, 16)
 
 
 def test_the_loss_reaches_every_parameter_and_leaves_out_what_is_unknown(data: NuScenes) -> None:
@@ -242,8 +242,10 @@ def test_the_loss_reaches_every_parameter_and_leaves_out_what_is_unknown(data: N
     target = replace(target, boxes=replace(target.boxes, velocities=unknown))
     loss = model.loss(x, [target])
     loss.backward()
-    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert all(".vel." in name for name in still)
+    # Of a bias the signs of L1 may cancel.
+    still = [n for n, p in model.named_parameters() if p.ndim > 1 and not p.grad.abs().sum() > 0]
+    assert [name for name in still if ".vel." not in name] == []
+    assert any(".vel." in name for name in still)
     assert math.isfinite(loss.item())
     empty = replace(target, points=np.zeros_like(target.points))
     assert math.isfinite(model.loss(x, [empty]).item())
