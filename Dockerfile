@@ -42,7 +42,7 @@ FROM base AS worker
 # pip reads this variable by itself; see above.
 ARG PIP_EXTRA_INDEX_URL=
 RUN pip install "$(grep '^torch==' constraints.txt)" \
-    && python docker/requirements.py base service > requirements.txt \
+    && python docker/requirements.py base service detection > requirements.txt \
     && pip install -c constraints.txt -r requirements.txt
 COPY README.md LICENSE NOTICE ./
 COPY docker/worker_health.py docker/

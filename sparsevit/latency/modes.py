@@ -49,8 +49,13 @@ def apply_mode(model: nn.Module, mode: str, device: torch.device) -> None:
 
     What is deployed should run as it was measured: call this after `set_sparsity`, or before, with
     the mode that the best config states under `input`. The first calls of a compiled model take
-    up to a minute.
+    up to a minute. ConfigError for a graph of a model that cannot be recorded (TaskModel.recordable).
     """
+    if mode == "cuda_graph" and not getattr(model, "recordable", True):
+        raise ConfigError(
+            "this model's shapes depend on what it sees, and a CUDA graph has fixed ones: use the mode "
+            "eager or compiled."
+        )
     check_mode(mode, device)
     if mode != "compiled":
         return

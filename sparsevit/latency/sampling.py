@@ -186,7 +186,9 @@ class Sampler:
         limit = np.inf
         if by_level and len(levels):
             quietest = float(np.quantile(levels, QUIETEST))
-            limit = min(quietest, self.quiet_ms or np.inf) * (1 + SLOWED)
+            # What is known has a tolerance of its own: a hair above it is no slow state.
+            known = np.inf if self.quiet_ms is None else self.quiet_ms * (1 + SLOWED)
+            limit = min(quietest, known) * (1 + SLOWED)
         self.series, self.reference_ms, seen = [_Series() for _ in self.runs], [], 0
         for index, ms in samples:
             seen += index is None

@@ -32,6 +32,7 @@ class TaskModel(nn.Module, ABC):
     a request names no format the first that recognises the folder reads it.
     views: images of one sample, such as those of a car's cameras: a batch counts samples, and its
     tensor has that many rows for each.
+    recordable: whether a forward has the same shapes whatever it sees, as a CUDA graph needs it.
     class_names: what the model tells apart, in the order of its outputs.
     weights_sha256: hash of the file the weights came from; None for weights made in memory.
     adapted: whether the weights went through sparsity-aware adaptation, and with which score.
@@ -43,6 +44,7 @@ class TaskModel(nn.Module, ABC):
     task: ClassVar[str]
     readers: ClassVar[Mapping[str, type[Reader]]]
     views: ClassVar[int] = 1
+    recordable: ClassVar[bool] = True
     class_names: Sequence[str]
 
     def __init__(self, backbone: SparseSwin, head: nn.Module, preprocess: Preprocess) -> None:

@@ -86,8 +86,8 @@ def load_model(
 
     checkpoint: what `save_model` wrote, `builtin:digits`, or a checkpoint of another library with its
     head (docs/tasks.md lists them): a file, a model folder, or an id of the Hugging Face hub.
-    task: what it is for, where another library's checkpoint does not say (Mask2Former): heads of other
-    tasks are not looked for.
+    task: what it is for, where another library's checkpoint does not say (Mask2Former); MISMATCH where
+    it is for something else.
     Raises a CheckpointError: UNSAFE, CORRUPT, TOO_LARGE or MISMATCH (no Swin, no head that is known
     here, wrong shapes, NaN). Memory is spent on the model only once its tensors are known to be in
     the file. Warns where the checkpoint's preprocessing cannot be followed exactly.
@@ -97,6 +97,10 @@ def load_model(
     model = (
         _own(path, content) if content[1].get("format") == FORMAT else _foreign(path, content, task)
     )
+    if task not in (None, model.task):
+        raise CheckpointMismatch(
+            f"the checkpoint is for {model.task}, what is asked for is {task}."
+        )
     model.weights_sha256 = sha256_weights(path)
     return model.to(device).eval()
 
@@ -150,11 +154,12 @@ def _foreign(path: Path, content: Content, task: str | None) -> TaskModel:
 
 
 def _head_in(checkpoint: ForeignCheckpoint) -> ForeignHead:
-    for name in task_names():
-        kind = task_class(name)
-        head = kind.head_in(checkpoint) if checkpoint.task in (None, kind.task) else None
-        if head is not None:
-            return head
+    for asked in dict.fromkeys((checkpoint.task, None)):
+        for kind in map(task_class, task_names()):
+            if asked in (None, kind.task):
+                head = kind.head_in(replace(checkpoint, task=asked))
+                if head is not None:
+                    return head
     title = checkpoint.backbone.place.dialect.title
     raise CheckpointMismatch(
         f"{checkpoint.name} holds a Swin as {title} names it, and no head that is known here "

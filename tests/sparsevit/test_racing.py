@@ -158,8 +158,8 @@ class TestStatistics:
             better += 1
             folds = [folds_of(np.array(answers(side)), images) for side in (mine, best)]
             lost += dropped_after(*folds, TOP1, images) is not None
-        # Three comparisons at 1%, of which those that follow say much the same: 1.3% were found in
-        # 20,000. More than this has a chance of 1 in 10,000.
+        # Three comparisons at 1%, of which those that follow say much the same: record 14 has at most
+        # 1.3%. More than what is asked for here has a chance of 1 in 10,000.
         assert lost <= 0.013 * better + 4 * math.sqrt(0.013 * better)
 
     def test_a_better_mean_iou_is_hardly_ever_dropped(self) -> None:

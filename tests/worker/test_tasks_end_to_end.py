@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from service.client import Client
-from sparsevit.data.make import ade20k, cityscapes, imagenet
+from sparsevit.data.make import ade20k, cityscapes, coco, imagenet, nuscenes
 from tests.service.api_server import Api
 from tests.sparsevit.integrations import models
-from tests.sparsevit.tasks import classifiers
+from tests.sparsevit.tasks import classifiers, detectors, mmdet
 from tests.worker.conftest import WorkerProcess, report_metric
+
+pytestmark = pytest.mark.alone
 
 COUNTS = {"train": 8, "val": 10}
 TRAINING = {"batch": 2, "accumulate": 1, "warmup": 0, "learning_rate": 1e-3}
@@ -43,10 +46,26 @@ def mask2former(folder: Path) -> tuple[Path, Path]:
     return folder / "model", folder / "data"
 
 
+def mask_rcnn(folder: Path) -> tuple[Path, Path]:
+    """Most regions are background, as in a trained network."""
+    list(coco.make(folder / "data", COUNTS, (96, 128), seed=0))
+    bias = torch.zeros(81).index_fill(0, torch.tensor([80]), 3.0)
+    changes = {"roi_head.bbox_head.fc_cls.bias": bias}
+    return mmdet.write(folder / "epoch_36.pth", classes=80, **changes), folder / "data"
+
+
+def bevdet(folder: Path) -> tuple[Path, Path]:
+    checkpoint = detectors.save(detectors.small(), folder / "model" / "bevdet.pth")
+    list(nuscenes.make(folder / "data", {"train": 4, "val": 6}, (72, 128), seed=0))
+    return checkpoint, folder / "data"
+
+
 CASES: dict[str, tuple[Callable[[Path], tuple[Path, Path]], tuple[int, int], str]] = {
     "timm on ImageNet": (timm_classifier, (112, 112), "classification"),
     "UperNet on ADE20K": (upernet, (96, 128), "semantic_segmentation"),
     "Mask2Former on Cityscapes": (mask2former, (128, 256), "semantic_segmentation"),
+    "Mask R-CNN on COCO": (mask_rcnn, (96, 128), "instance_segmentation"),
+    "BEVDet on nuScenes": (bevdet, detectors.SIZE, "detection_3d"),
 }
 
 

@@ -33,6 +33,8 @@ class MaskRCNN(InstanceModel):
     layers; what is left out is SETTINGS, as in the paper.
     """
 
+    recordable = False  # as many regions as there are proposals
+
     def __init__(
         self,
         backbone: SparseSwin,

@@ -13,6 +13,7 @@ import sparsevit
 from sparsevit.data.cityscapes import CLASS_NAMES as CITY_NAMES
 from sparsevit.data.coco import CLASS_NAMES
 from sparsevit.data.rle import decode
+from sparsevit.errors import CheckpointMismatch
 from sparsevit.tasks.mask2former import Mask2Former
 from sparsevit.tasks.mask2former_instance import Mask2FormerInstance
 from tests.sparsevit.integrations import models
@@ -54,6 +55,12 @@ def test_the_task_that_is_asked_for_decides(tmp_path: Path, task: str, kind: typ
     for names in (("a", "b"), CLASS_NAMES):
         folder = saved(tmp_path / str(len(names)), names)
         assert type(sparsevit.load_model(folder, task=task)) is kind
+
+
+def test_another_task_than_the_checkpoint_s_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m", CLASS_NAMES)
+    with pytest.raises(CheckpointMismatch, match="what is asked for is classification"):
+        sparsevit.load_model(folder, task="classification")
 
 
 def test_saved_weights_are_the_same_model(model: Mask2FormerInstance, tmp_path: Path) -> None:

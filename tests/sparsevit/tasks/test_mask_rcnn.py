@@ -16,6 +16,7 @@ from sparsevit.data.instances import Instances
 from sparsevit.data.preprocess import Preprocess
 from sparsevit.data.rle import encode
 from sparsevit.errors import CheckpointMismatch, ConfigError
+from sparsevit.latency.modes import apply_mode
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.tasks.maskrcnn.model import MaskRCNN
 from sparsevit.tasks.maskrcnn.paste import pasted
@@ -297,6 +298,11 @@ def test_settings_that_make_no_sense_are_refused() -> None:
             MaskRCNN(mmdet.backbone(), ["a"], settings)
     with pytest.raises(ConfigError, match="from the first"):
         MaskRCNN(sparsevit.SparseSwin(mmdet.SHAPE, out_stages=(1, 2, 3)), ["a"])
+
+
+def test_it_is_not_recorded_as_a_graph(model: MaskRCNN) -> None:
+    with pytest.raises(ConfigError, match="shapes depend on what it sees"):
+        apply_mode(model, "cuda_graph", torch.device("cuda"))
 
 
 def test_images_must_not_be_cut(model: MaskRCNN) -> None:

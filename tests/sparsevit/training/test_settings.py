@@ -60,7 +60,14 @@ def test_the_released_schedule_drops_tenfold_at_its_epochs() -> None:
 
 
 @pytest.mark.parametrize(
-    "task", ["classification", "semantic_segmentation", "detection_3d", "another"]
+    "task",
+    [
+        "classification",
+        "semantic_segmentation",
+        "instance_segmentation",
+        "detection_3d",
+        "another",
+    ],
 )
 def test_every_task_has_recommended_settings(task: str) -> None:
     assert recommended(task, "adapt").epochs == 12
