@@ -59,7 +59,9 @@ class TestReplay:
     def test_the_exhaustive_front_has_all_of_the_hypervolume(self, problem: Problem) -> None:
         assert problem.hypervolume(problem.front) == 1.0
         assert problem.hypervolume(np.flatnonzero(problem.feasible)) == 1.0
-        assert problem.hypervolume(problem.front[1:]) < 1.0
+        # The ends may lie at the reference point and add nothing.
+        inner = len(problem.front) // 2
+        assert problem.hypervolume(np.delete(problem.front, inner)) < 1.0
 
     @pytest.mark.parametrize("name", NAMES)
     def test_every_strategy_makes_as_many_evaluations(self, problem: Problem, name: str) -> None:
