@@ -17,6 +17,7 @@ Interval = tuple[float, float]
 STRETCHES = 8
 QUARTERS = 4
 DEALS = 200
+NORMAL_MEDIAN = 1.4826  # of a normal variable: standard deviation over median deviation
 FEWEST_FOR_HALVES = 4
 FEWEST_FOR_DRIFT = 2 * QUARTERS
 FEWEST_FOR_INTERVAL = 8  # below that no pair of samples encloses the median with 99% confidence
@@ -57,6 +58,20 @@ def noise_floor(samples: ArrayLike) -> float:
         for mine in (np.isin(part, one) for one in _halves(parts))
     ]
     return float(np.mean(apart) / np.median(values))
+
+
+def sample_noise(samples: ArrayLike) -> float:
+    """By how much one sample differs from the next by chance: the standard deviation of one, as a
+    share of the median.
+
+    From the median distance of neighbours: neither drift nor a few bursts of load make it larger. 0
+    for fewer than 2 samples.
+    """
+    values = np.asarray(samples, np.float64)
+    if len(values) < 2:
+        return 0.0
+    apart = float(np.median(np.abs(np.diff(values))))
+    return NORMAL_MEDIAN * apart / np.sqrt(2) / float(np.median(values))
 
 
 def drift(samples: ArrayLike) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sparsevit.latency.intervals import Interval
@@ -52,6 +52,19 @@ class Measurement:
         if self.ratio is None or self.reference_p50 is None:
             return self.p50
         return self.ratio * self.reference_p50
+
+    def relative_to(self, other: Measurement) -> Measurement:
+        """The same with `other`, timed in the same rounds, for its reference."""
+        if self.ratio is None or other.ratio is None:
+            raise ValueError("both need the reference they were timed beside.")
+        (low, high), (other_low, other_high) = self.ratio_interval, other.ratio_interval
+        return replace(
+            self,
+            reference_p50=other.p50,
+            reference_interval=other.interval,
+            ratio=self.ratio / other.ratio,
+            ratio_interval=(low / other_high, high / other_low),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON, intervals as [low, high]."""

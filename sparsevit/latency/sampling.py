@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsevit.latency.intervals import drift, median_interval, noise_floor, widened
+from sparsevit.latency.intervals import (
+    drift,
+    median_interval,
+    noise_floor,
+    sample_noise,
+    widened,
+)
 from sparsevit.latency.load import LoadWatch
 from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.timers import Run, Timer
@@ -32,6 +38,9 @@ MOST_WAITED = 0.02
 SLOWED = 0.04
 """A sample is set aside where the reference beside it is slower by this share than in its quietest
 tenth. Twice the drift that is allowed: half of it is noise."""
+NOISES = 2.0
+"""Or by so many times what one sample of the reference differs from the next by chance, where that is
+more: the median of four such samples is rarely further above its quietest tenth."""
 QUIETEST = 0.1
 PATIENCE = 0.5
 """This share of the time a reference that is slower than it is known to be is waited for."""
@@ -188,7 +197,7 @@ class Sampler:
             quietest = float(np.quantile(levels, QUIETEST))
             # What is known has a tolerance of its own: a hair above it is no slow state.
             known = np.inf if self.quiet_ms is None else self.quiet_ms * (1 + SLOWED)
-            limit = min(quietest, known) * (1 + SLOWED)
+            limit = min(quietest, known) * (1 + max(SLOWED, NOISES * sample_noise(reference)))
         self.series, self.reference_ms, seen = [_Series() for _ in self.runs], [], 0
         for index, ms in samples:
             seen += index is None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -168,27 +169,39 @@ class Verification:
         samples = max(LATENCY_IMAGES // model.views, batch)
         images = self.session.latency_images(samples - samples % batch)
         images = images.split(batch * model.views)
-        mode, found = self.session.input["mode"], {}
+        found = {}
         for number, (scope, forward) in enumerate((("model", model), ("backbone", model.backbone))):
-            dense, *runs = (
-                over_images(
-                    forward,
-                    images,
-                    mode,
-                    lambda one=one: model.set_sparsity(self.session.sparsity(one)),
-                )
-                for one in (self.dense_genes, *genes)
-            )
-            found[scope] = measure_many(
-                runs,
-                dense,
+            # What takes longer for one image, or with other weights, than for the next cannot tell
+            # how fast the device is: the reference keeps to one image then, and dense is a run like
+            # the others.
+            varies = not model.recordable
+            timed = [self.dense_genes, *genes] if varies else genes
+            measured = measure_many(
+                [self.deployed(forward, one, images) for one in timed],
+                self.deployed(forward, self.dense_genes, images[:1] if varies else images),
                 device=self.session.device,
                 threads=self.session.input["threads"],
                 max_seconds=self.session.measure_seconds,
-                quiet_ms=dense_ms(self.latency_map, scope),
+                quiet_ms=None if varies else dense_ms(self.latency_map, scope),
                 progress=lambda done, total, n=number: progress(n * total + done, 2 * total),
             )
+            if varies:
+                dense, *measured = measured
+                measured = [one.relative_to(dense) for one in measured]
+            found[scope] = measured
         return found
+
+    def deployed(
+        self, forward: Callable[[Tensor], Any], genes: Genes, images: Sequence[Tensor]
+    ) -> Callable[[], Any]:
+        """A run of one config over images, in the job's mode."""
+        sparsity = self.session.sparsity(genes)
+        return over_images(
+            forward,
+            list(images),
+            self.session.input["mode"],
+            lambda: self.session.model.set_sparsity(sparsity),
+        )
 
     def choose(self, timed: Sequence[Finalist]) -> Finalist | None:
         """The best metric whose latency is within the budget, the faster one of equals. A disturbed

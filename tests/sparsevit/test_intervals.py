@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sparsevit.latency.intervals import drift, median_interval, noise_floor, widened
+from sparsevit.latency.intervals import drift, median_interval, noise_floor, sample_noise, widened
 
 
 @pytest.mark.parametrize("n", [8, 9, 20, 51, 400])
@@ -59,6 +59,16 @@ def test_the_noise_floor_sees_a_machine_that_is_slow_for_a_while():
     slow = steady + np.repeat([0, 0, 1, 0, 0, 1, 1, 0], 10) * 0.3
     assert noise_floor(steady) < 0.001
     assert noise_floor(slow) > 5 * noise_floor(rng.permutation(slow))
+
+
+def test_the_noise_of_a_sample_is_that_of_neighbours_not_of_slow_states():
+    """The standard deviation where that is all there is; a slow third and a slope add little."""
+    rng = np.random.default_rng(0)
+    steady = 50 + rng.standard_normal(600)
+    assert sample_noise(steady) == pytest.approx(0.02, rel=0.1)
+    slow = steady + np.repeat([0, 20, 0], 200) + np.linspace(0, 5, 600)
+    assert sample_noise(slow) == pytest.approx(1 / np.median(slow), rel=0.1)
+    assert sample_noise([3.0]) == sample_noise([2.0] * 9) == 0
 
 
 def test_drift_flags_bursts_and_leaves_noise_alone():

@@ -157,6 +157,16 @@ def test_rounds_in_which_the_reference_was_slow_are_set_aside():
     assert 0.1 < found.set_aside < 0.5
 
 
+def test_a_reference_that_is_noisy_by_itself_keeps_its_samples():
+    """6% from one sample to the next, and nothing else runs."""
+    clock, rng = FakeClock(), np.random.default_rng(0)
+    dense = clock.run("dense", lambda _: 10.0 * (1 + 0.06 * rng.standard_normal()))
+    run = clock.run("run", lambda _: 4.0 * (1 + 0.06 * rng.standard_normal()))
+    found = measure(run, reference=dense, device=CPU, max_seconds=3, clock=clock)
+    assert found.set_aside < 0.1
+    assert not found.disturbed
+
+
 def test_a_slow_start_is_waited_out_where_the_quiet_latency_is_known():
     """Without that knowledge the slow state, which lasts for the first second, is taken for the
     device's speed."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
+import torch
 
 from sparsevit.latency.measurement import Measurement
+from sparsevit.latency.meter import measure_many
 from sparsevit.search.result import Scores, uniform_document
 from sparsevit.search.verify import MEASUREMENTS, Finalist, Verification
+from tests.sparsevit.test_meter import FakeClock
 
 
 def finalist(
@@ -163,3 +167,41 @@ def test_a_device_that_is_never_quiet_has_no_winner() -> None:
     assert found["document"] is None
     assert found["error"]["code"] == "DEVICE_DISTURBED"
     assert len(job.rounds) == MEASUREMENTS
+
+
+class Varying:
+    """Its model takes 1 ms for an image of zeros, 2 ms for one of ones; dense twice as long."""
+
+    pairs, device, measure_seconds = (1,), torch.device("cpu"), 1.0
+    input: ClassVar = {"batch": 1, "mode": "eager", "threads": 1}
+
+    def __init__(self, clock: FakeClock, recordable: bool) -> None:
+        def forward(x: torch.Tensor) -> None:
+            run = clock.run("forward", lambda _: (1 + float(x[0, 0])) * (2 - self.genes[0]))
+            run()
+
+        self.genes: tuple[int, ...] = (0,)
+        self.model = forward
+        forward.views, forward.recordable, forward.backbone = 1, recordable, forward
+        forward.set_sparsity = lambda genes: setattr(self, "genes", genes)
+
+    def sparsity(self, genes: tuple[int, ...]) -> tuple[int, ...]:
+        return genes
+
+    def latency_images(self, count: int) -> torch.Tensor:
+        return (torch.arange(count) >= 24).float()[:, None]
+
+
+@pytest.mark.parametrize("recordable", [True, False])
+def test_images_that_take_longer_are_no_disturbance(recordable, monkeypatch) -> None:
+    """Where the model's shapes depend on what it sees. Where they do not, the same is one."""
+    clock = FakeClock()
+    monkeypatch.setitem(measure_many.__kwdefaults__, "clock", clock)
+    ms = {"fixed_ms": 2.0, "backbone_fixed_ms": 2.0, "pair_ms": ((0.0,),), "levels": (0,)}
+    latency_map = SimpleNamespace(**ms, dense_ms=2.0, predict=lambda genes, scope: 2.0)
+    job = Verification(Varying(clock, recordable), latency_map, 10.0, "model", {})
+    (found,) = job.time([(1,)], lambda done, total: None)["model"]
+    assert (found.set_aside == 0) == (not recordable)
+    if not recordable:
+        assert (found.p50, found.reference_p50, found.ratio) == (1.0, 2.0, 0.5)
+        assert (found.p99, found.disturbed) == (2.0, False)

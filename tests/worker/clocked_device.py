@@ -17,7 +17,7 @@ from worker.runners import SessionWork
 if TYPE_CHECKING:
     from sparsevit.search.steps import Session
 
-MEASURE_SECONDS = 3.0
+MEASURE_SECONDS = 4.0
 
 
 class ClockedWork(SessionWork):

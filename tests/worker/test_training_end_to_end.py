@@ -7,6 +7,7 @@ good they are.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from service.domain.records import Job
 from service.domain.status import JobStatus, UnitState
 from tests.service.api_server import Api
 from tests.worker.conftest import Database, WorkerProcess, report_metric, wait_until
+
+pytestmark = pytest.mark.alone  # most of its jobs measure
 
 JOB_SECONDS = 120.0
 DATA = {"path": "builtin:digits", "limit": 24}
@@ -67,14 +70,16 @@ def failure(database: Database, job: Job) -> dict[str, Any]:
     return ended.error
 
 
-def wait_for_second_slice(database: Database, job: Job) -> None:
+def wait_for_second_slice(database: Database, job: Job, kind: str = "adapt") -> None:
     """Return while the second slice is being worked on: there is a checkpoint to go on from."""
 
     def leased() -> bool:
-        found = [u for u in slices(database, job) if u.shard == 1]
+        now = database.job(job)
+        assert not now.status.terminal, (now.status, now.error)
+        found = [u for u in slices(database, job, kind) if u.shard == 1]
         return bool(found) and found[0].state == UnitState.LEASED
 
-    wait_until(leased, JOB_SECONDS, "the second slice")
+    wait_until(leased, JOB_SECONDS, f"the second slice of {kind}")
 
 
 def test_a_job_adapts_searches_and_fine_tunes_and_its_files_hold_what_it_says(
@@ -154,3 +159,18 @@ def test_a_dense_model_that_is_not_what_was_expected_fails_its_job_at_once(
     assert error["code"] == "DENSE_METRIC_MISMATCH"
     assert "0.930 was expected" in error["message"]
     assert [unit.kind for unit in database.units(job)] == ["inspect"]
+
+
+def test_a_job_cancelled_while_it_fine_tunes_keeps_its_front(
+    database: Database, api: Api, client: Client, trainer: WorkerProcess
+) -> None:
+    long = REQUEST["finetune"] | {"steps": 100_000}
+    job = submitted(database, client, adapt=None, finetune=long)
+    wait_for_second_slice(database, job, "finetune")
+    client.cancel(job.id)
+    ended = database.wait_for_end(job, 10)
+    assert (ended.status, ended.result, ended.weights) == (JobStatus.CANCELLED, None, None)
+    assert json.loads(client.pareto(job.id))["data"]
+    wait_until(lambda: not list(api.artefacts.root.glob(f"training/{job.id}")), 5, "its folder")
+    used = {unit.result["checkpoint"] for unit in slices(database, job, "finetune") if unit.result}
+    assert not used & {path.name for path in api.artefacts.root.iterdir()}

@@ -3,22 +3,18 @@ and the worker lives."""
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
 
 from service.client import Client
-from service.domain.status import JobStatus
 from sparsevit.data.make import imagenet
 from tests.service.api_server import Api
 from tests.sparsevit.tasks import classifiers
-from tests.worker.conftest import Database, WorkerProcess, wait_until
+from tests.worker.conftest import Database, WorkerProcess
 from tests.worker.test_training_end_to_end import (
-    JOB_SECONDS,
     REQUEST,
     failure,
-    slices,
     submitted,
     wait_for_second_slice,
 )
@@ -73,22 +69,3 @@ def test_a_precision_that_a_cpu_cannot_train_in_ends_the_job_at_its_inspection(
     assert error["code"] == "CONFIG_INVALID"
     assert "use bf16 or fp32" in error["message"]
     assert [unit.kind for unit in database.units(job)] == ["inspect"]
-
-
-def test_a_job_cancelled_while_it_fine_tunes_keeps_its_front(
-    database: Database, api: Api, client: Client, trainer: WorkerProcess
-) -> None:
-    long = REQUEST["finetune"] | {"steps": 100_000}
-    job = submitted(database, client, adapt=None, finetune=long)
-    wait_until(
-        lambda: any(unit.shard == 1 for unit in slices(database, job, "finetune")),
-        JOB_SECONDS,
-        "the second slice of the fine-tuning",
-    )
-    client.cancel(job.id)
-    ended = database.wait_for_end(job, 10)
-    assert (ended.status, ended.result, ended.weights) == (JobStatus.CANCELLED, None, None)
-    assert json.loads(client.pareto(job.id))["data"]
-    wait_until(lambda: not list(api.artefacts.root.glob(f"training/{job.id}")), 5, "its folder")
-    used = {unit.result["checkpoint"] for unit in slices(database, job, "finetune") if unit.result}
-    assert not used & {path.name for path in api.artefacts.root.iterdir()}
