@@ -5,8 +5,9 @@ problems    turns errors into application/problem+json
 request_ids gives every request an id
 auth        Bearer keys
 context     what handlers are given: settings, engine, caller, checked queries
-objects     the JSON that routes answer with
-openapi     the description at /openapi.json
+objects     the JSON that routes answer with, here and in *_objects (see plain)
+described   pieces of the description: problems with examples, headers
+openapi     the description at /openapi.json; `python -m service.api` prints it
 streams     hands the events of jobs to those who watch them
 search, jobs, events, results, workers, health, metrics    the routes
 """

@@ -12,9 +12,10 @@ from starlette.responses import Response, StreamingResponse
 
 from service.api.auth import Caller
 from service.api.context import Context, context, only_query
+from service.api.described import JobId, problems
 from service.api.plain import timestamp
-from service.api.responses import problems
 from service.api.streams import EventHub
+from service.domain.errors import JobNotFound
 from service.domain.events import JobEvent
 
 HEARTBEAT_SECONDS = 15.0
@@ -42,9 +43,12 @@ router = APIRouter(tags=["jobs"])
     "/jobs/{job_id}/events",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {"text/event-stream": {"example": EXAMPLE}}, "description": "the events"},
-        204: {"description": "the job has ended, and you have seen its last event"},
-        **problems(404),
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}},
+            "description": "The events.",
+        },
+        204: {"description": "The job has ended, and you have seen its last event."},
+        **problems(JobNotFound),
     },
     dependencies=[Depends(only_query())],
     summary="Watch a job",
@@ -52,7 +56,7 @@ router = APIRouter(tags=["jobs"])
 def get_events(
     owner: Caller,
     parts: Annotated[Context, Depends(context)],
-    job_id: str,
+    job_id: JobId,
     last_event_id: Annotated[
         str | None,
         Header(

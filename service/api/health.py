@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
+from pydantic import Field
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from service.api.context import Context, context
+from service.api.described import RETRY_AFTER
+from service.api.plain import ApiObject
 from service.db.migrate import is_current
 from service.settings import Settings
 
@@ -28,7 +31,39 @@ LEAST_FREE_BYTES = 100 * 1024 * 1024
 REDIS_SECONDS = 1.0
 
 
-@router.get("/healthz", summary="Is the process alive?")
+class Health(ApiObject):
+    """The process answers."""
+
+    status: Literal["ok"] = Field(description="That it does.")
+
+
+class Checks(ApiObject):
+    """`ok`, or what is wrong."""
+
+    database: str = Field(
+        description="Whether Postgres answers, with the tables of this version.", examples=["ok"]
+    )
+    disk: str = Field(
+        description="Whether the artefact folder can be written to.", examples=["full"]
+    )
+    redis: str = Field(description="Whether Redis answers.", examples=["away"])
+
+
+class Readiness(ApiObject):
+    """Whether the service can do its work."""
+
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="`degraded`: work starts later than it could; `unavailable`: it cannot."
+    )
+    checks: Checks = Field(description="What was looked at.")
+
+
+@router.get(
+    "/healthz",
+    response_model=Health,
+    responses={200: {"description": "It is."}},
+    summary="Is the process alive?",
+)
 async def healthz() -> Response:
     """200 as long as the process answers; asks nothing else."""
     return JSONResponse({"status": "ok"})
@@ -36,7 +71,15 @@ async def healthz() -> Response:
 
 @router.get(
     "/readyz",
-    responses={503: {"description": "a part it cannot do without is missing"}},
+    response_model=Readiness,
+    responses={
+        200: {"description": "It can; `degraded`: while Redis is away, work starts later."},
+        503: {
+            "model": Readiness,
+            "description": "A part it cannot do without is missing.",
+            "headers": RETRY_AFTER,
+        },
+    },
     summary="Can the service work?",
 )
 def readyz(parts: Annotated[Context, Depends(context)]) -> Response:

@@ -9,30 +9,36 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.auth import Caller
+from service.api.candidate_objects import CANDIDATE_ID, CandidateList, candidate_object
 from service.api.context import Context, context, only_query
-from service.api.objects import (
-    CandidateList,
-    JobList,
-    JobObject,
-    candidate_object,
-    job_summary,
+from service.api.described import (
+    ETAG,
+    JOB_ID,
+    RETRY_AFTER,
+    UNCHANGED,
+    JobId,
+    conditional,
+    problems,
 )
+from service.api.objects import JobList, JobObject, job_summary
 from service.api.plain import listing
-from service.api.responses import UNCHANGED, job_response, problems
+from service.api.responses import job_response
+from service.domain.errors import JobAlreadyTerminal, JobNotFound
 from service.domain.records import evaluation_id
 from service.domain.status import JobStatus
 
 router = APIRouter(tags=["jobs"])
 
 Parts = Annotated[Context, Depends(context)]
-Limit = Annotated[int, Query(ge=1, le=100, description="Entries per page.")]
-After = Annotated[str | None, Query(max_length=128, description="next_cursor of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="Entries per page.", examples=[50])]
+ABOUT_AFTER = "`next_cursor` of the page before."
+JOB_HEADERS = ETAG | RETRY_AFTER
 
 
 @router.get(
     "/jobs",
     response_model=JobList,
-    responses=problems(),
+    responses={200: {"description": "A page of your jobs."}, **problems()},
     dependencies=[Depends(only_query("limit", "after", "status"))],
     summary="List your jobs",
 )
@@ -40,8 +46,18 @@ def list_jobs(
     owner: Caller,
     parts: Parts,
     limit: Limit = 20,
-    after: After = None,
-    status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
+    after: Annotated[
+        str | None,
+        Query(
+            max_length=128,
+            description=ABOUT_AFTER,
+            examples=[JOB_ID],
+            json_schema_extra={"format": "job-cursor"},
+        ),
+    ] = None,
+    status: Annotated[
+        JobStatus | None, Query(description="Only jobs in this state.", examples=["running"])
+    ] = None,
 ) -> Response:
     """Your jobs, newest first."""
     page = parts.jobs.page(owner, limit, after, status)
@@ -52,11 +68,15 @@ def list_jobs(
 @router.get(
     "/jobs/{job_id}",
     response_model=JobObject,
-    responses={**UNCHANGED, **problems(404)},
-    dependencies=[Depends(only_query())],
+    responses={
+        200: {"description": "The job.", "headers": JOB_HEADERS},
+        **UNCHANGED,
+        **problems(JobNotFound),
+    },
+    dependencies=[Depends(conditional), Depends(only_query())],
     summary="Get a job",
 )
-def get_job(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+def get_job(request: Request, owner: Caller, parts: Parts, job_id: JobId) -> Response:
     """A job as it stands. Until it is terminal, Retry-After says when to ask again."""
     return job_response(request, parts.jobs.get(owner, job_id))
 
@@ -64,12 +84,24 @@ def get_job(request: Request, owner: Caller, parts: Parts, job_id: str) -> Respo
 @router.get(
     "/jobs/{job_id}/candidates",
     response_model=CandidateList,
-    responses=problems(404),
+    responses={200: {"description": "The candidates."}, **problems(JobNotFound)},
     dependencies=[Depends(only_query("limit", "after"))],
     summary="List a job's candidates",
 )
 def list_candidates(
-    owner: Caller, parts: Parts, job_id: str, limit: Limit = 20, after: After = None
+    owner: Caller,
+    parts: Parts,
+    job_id: JobId,
+    limit: Limit = 20,
+    after: Annotated[
+        str | None,
+        Query(
+            max_length=128,
+            description=ABOUT_AFTER,
+            examples=[CANDIDATE_ID],
+            json_schema_extra={"format": "candidate-cursor"},
+        ),
+    ] = None,
 ) -> Response:
     """Every candidate the search proposed, in order of proposal."""
     page = parts.jobs.candidates(owner, job_id, limit, after)
@@ -83,13 +115,18 @@ def list_candidates(
     "/jobs/{job_id}/cancel",
     response_model=JobObject,
     responses={
-        202: {"model": JobObject, "description": "being cancelled; poll the job"},
-        **problems(404, 409),
+        200: {"description": "The job, which is cancelled.", "headers": ETAG},
+        202: {
+            "model": JobObject,
+            "description": "The job, which is being cancelled: poll it.",
+            "headers": JOB_HEADERS,
+        },
+        **problems(JobNotFound, JobAlreadyTerminal),
     },
     dependencies=[Depends(only_query())],
     summary="Cancel a job",
 )
-def cancel_job(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+def cancel_job(request: Request, owner: Caller, parts: Parts, job_id: JobId) -> Response:
     """Ends a job: 200 where it is cancelled now, 202 where workers are being told."""
     job = parts.jobs.cancel(owner, job_id)
     return job_response(request, job, 202 if job.status is JobStatus.CANCELLING else 200)

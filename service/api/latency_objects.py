@@ -23,11 +23,11 @@ FEASIBLE = [[11.2, 0.0003], [18.4, 0.031], [27.1, 0.52], [43.0, 1.0]]
 class MapInput(ApiObject):
     """The input latencies are for."""
 
-    height: int = Field(examples=[448])
-    width: int = Field(examples=[448])
-    batch: int = Field(examples=[1])
-    precision: str = Field(examples=["fp32"])
-    mode: str = Field(examples=["eager"])
+    height: int = Field(description="Image height in pixels.", examples=[448])
+    width: int = Field(description="Image width in pixels.", examples=[448])
+    batch: int = Field(description="Images per forward pass.", examples=[1])
+    precision: str = Field(description="Number format.", examples=["fp32"])
+    mode: str = Field(description="How the model is executed.", examples=["eager"])
     threads: int | None = Field(description="CPU threads; null on other devices.", examples=[1])
 
 
@@ -55,8 +55,8 @@ class Padding(ApiObject):
 class AlignedSize(ApiObject):
     """A size near the input's at which no stage is padded."""
 
-    height: int = Field(examples=[448])
-    width: int = Field(examples=[672])
+    height: int = Field(description="Image height in pixels.", examples=[448])
+    width: int = Field(description="Image width in pixels.", examples=[672])
     predicted_ms: Ms = Field(
         description="Dense latency, predicted from that of the input.", examples=[61.3]
     )
@@ -82,17 +82,20 @@ class ScopeFigures(ApiObject):
 class Scopes(ApiObject):
     """Figures by latency scope."""
 
-    model: ScopeFigures
-    backbone: ScopeFigures
+    model: ScopeFigures = Field(description="From the image tensor to the predictions.")
+    backbone: ScopeFigures = Field(description="Of the backbone alone, as in the paper.")
 
 
 class _MapFacts(ApiObject):
     key: str = Field(description="Key of the latency map.", examples=["c93f2c90f136b81f"])
     device: str = Field(description="Device model.", examples=["NVIDIA H100 80GB HBM3"])
     disturbed: bool = Field(
-        description="Whether the device was busy with something else: figures are rough then."
+        description="Whether the device was busy with something else: figures are rough then.",
+        examples=[False],
     )
-    accuracy: Accuracy | None
+    accuracy: Accuracy | None = Field(
+        description="How well it predicts; null: nothing was checked against it."
+    )
     padding: list[Padding] = Field(description="One entry per stage.")
     aligned: list[AlignedSize] = Field(
         description="Nearest sizes without padding, fastest first; empty where nothing is padded."
@@ -102,16 +105,19 @@ class _MapFacts(ApiObject):
 class LatencyObject(_MapFacts):
     """What a latency map answers for the space of a job."""
 
-    input: MapInput
+    input: MapInput = Field(description="What it was measured with.")
     score: str = Field(description="Window score.", examples=["variance"])
-    receipt: str = Field(description="Id of the calibration's receipt, one of the job's.")
-    scopes: Scopes
+    receipt: str = Field(
+        description="Id of the calibration's receipt, one of the job's.",
+        examples=["receipt_5d41402abc4b2a76b971"],
+    )
+    scopes: Scopes = Field(description="What configs take, by latency scope.")
 
 
 class DryRunLatency(_MapFacts):
     """What a latency map answers to a request's budget, in its latency scope."""
 
-    scope: Scope
+    scope: Scope = Field(description="The request's latency scope.")
     dense_ms: Ms = Field(description="The dense network.", examples=[43.0])
     min_ms: Ms = Field(description="The fastest config, as predicted.", examples=[11.2])
     max_ms: Ms = Field(description="The slowest config, as predicted.", examples=[43.0])
@@ -123,28 +129,36 @@ class DryRunLatency(_MapFacts):
         description="Share of the configs predicted within the budget.", examples=[0.43]
     )
     reachable: bool = Field(
-        description="Whether any is. Where none is, POST /search answers BUDGET_UNREACHABLE."
+        description="Whether any is. Where none is, POST /search answers BUDGET_UNREACHABLE.",
+        examples=[True],
     )
 
 
 class DryRunResolution(DryRunLatency):
     """What is known of one of several inputs."""
 
-    input: MapInput
+    input: MapInput = Field(description="The input.")
 
 
 class DryRunError(ApiObject):
     """Why nothing can be said."""
 
-    code: str = Field(examples=["CHECKPOINT_MISMATCH"])
-    message: str = Field(description="What is wrong and what to do.")
-    pointer: str | None = Field(None, description="Field of the request it is about.")
+    code: str = Field(
+        description="Stable; what programs should look at.", examples=["CHECKPOINT_MISMATCH"]
+    )
+    message: str = Field(
+        description="What is wrong and what to do.",
+        examples=["the checkpoint changed after the job was submitted: submit it again"],
+    )
+    pointer: str | None = Field(
+        None, description="Field of the request it is about.", examples=["/checkpoint"]
+    )
 
 
 class DryRunObject(ApiObject):
     """What is known of a search's latencies before it is started."""
 
-    object: Literal["dry_run"]
+    object: Literal["dry_run"] = Field(description="What this is.")
     request: SearchRequest = Field(description="The request with every default filled in.")
     inspection: Inspection = Field(
         description="`pending`: being measured, ask again. `failed`: see `error`; another try is "
@@ -161,7 +175,7 @@ class DryRunObject(ApiObject):
         description="The job that has measured it, or is about to.",
         examples=["/jobs/job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5"],
     )
-    error: DryRunError | None
+    error: DryRunError | None = Field(description="Why `inspection` is `failed`; else null.")
     verdicts: list[str] = Field(
         description="What the user should know, such as HEAD_DOMINATES.", examples=[[]]
     )

@@ -15,14 +15,20 @@ from starlette.responses import Response
 
 from service.api.auth import operator
 from service.api.context import Context, context, only_query
+from service.api.described import problems
 from service.api.health import redis_state
-from service.api.responses import problems
 from service.db.metrics import MetricsRepository
 from service.db.session import session_scope
 from service.db.tallies import Tally, TallyRepository
+from service.domain.errors import Forbidden
 from service.domain.status import JobStatus
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+EXAMPLE = """\
+# HELP sparsevit_broker_up Whether Redis answers.
+# TYPE sparsevit_broker_up gauge
+sparsevit_broker_up 1.0
+"""
 
 router = APIRouter(tags=["health"])
 
@@ -33,8 +39,11 @@ Samples = Iterable[tuple[Mapping[str, str], float]]
     "/metrics",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {}}, "description": "Prometheus' text format, 0.0.4"},
-        **problems(403),
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": EXAMPLE}},
+            "description": "Prometheus' text format, 0.0.4.",
+        },
+        **problems(Forbidden),
     },
     dependencies=[Depends(operator), Depends(only_query())],
     summary="Get metrics",

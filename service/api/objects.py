@@ -1,4 +1,4 @@
-"""The JSON of jobs and of what they have found; see `service.api.plain` on how it is made."""
+"""The JSON of jobs; see `service.api.plain` on how it is made."""
 
 from __future__ import annotations
 
@@ -7,13 +7,35 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.api.latency_objects import LatencyObject
+from service.api.described import JOB_ID, SHA256
+from service.api.latency_objects import LatencyObject, Ms
 from service.api.plain import ApiObject, timestamp
-from service.domain.records import Evaluation, Job, Json, evaluation_id
+from service.api.result_objects import INPUT, PREPROCESS
+from service.domain.records import Job, Json
 from service.domain.request import SearchRequest
-from service.domain.status import EvaluationState, JobStatus, Stage
+from service.domain.status import JobStatus, Stage
 
 Stop = Literal["generations", "evaluations", "no_gain", "exhausted"]
+
+CREATED, ENDED = "2026-01-02T03:04:05.678901+00:00", "2026-01-02T04:31:00.000001+00:00"
+DENSE_METRIC = {
+    "value": 0.809,
+    "interval": [0.76, 0.855],
+    "expected": 0.812,
+    "images": 256,
+    "split": "val",
+}
+TRAINING = {
+    "epochs": 12,
+    "learning_rate": 1e-05,
+    "batch": 32,
+    "accumulate": 1,
+    "precision": "bf16",
+    "weight_decay": 0.05,
+    "warmup": 500,
+    "seed": 0,
+    "augment": True,
+}
 
 
 class TrainingProgress(ApiObject):
@@ -24,14 +46,34 @@ class TrainingProgress(ApiObject):
     loss: float | None = Field(description="Mean recent loss.", examples=[0.31])
 
 
+class Postponed(ApiObject):
+    """A measurement that was put off, since its device was never quiet."""
+
+    times: int = Field(description="How often so far.", examples=[1])
+    until: datetime = Field(description="When it is, or was, tried again.", examples=[ENDED])
+
+
+class BestSoFar(ApiObject):
+    """The best candidate so far."""
+
+    metric: float = Field(description="On the search split.", examples=[0.781])
+    latency_ms: Ms = Field(description="By the latency map.", examples=[25.3])
+
+
 class Progress(ApiObject):
     """How far a job is."""
 
-    done: int = Field(description="Candidates evaluated, those that were dropped included.")
-    failed: int = Field(description="Candidates that could not be evaluated.")
-    total: int | None = Field(description="Candidates to evaluate, at most; null: not known yet.")
-    generation: int | None = Field(description="Generation being evaluated, from 0.")
-    best: Any = Field(description="Best candidate so far.")
+    done: int = Field(
+        description="Candidates evaluated, those that were dropped included.", examples=[600]
+    )
+    failed: int = Field(description="Candidates that could not be evaluated.", examples=[0])
+    total: int | None = Field(
+        description="Candidates to evaluate, at most; null: not known yet.", examples=[3000]
+    )
+    generation: int | None = Field(
+        description="Generation being evaluated, from 0; null: none yet.", examples=[6]
+    )
+    best: BestSoFar | None = Field(description="Best candidate so far; null: none yet.")
     stop: Stop | None = Field(
         description="Why the search has ended: all generations or `max_evaluations` are used up, "
         "`patience` generations brought hardly a gain, or nothing new is within the budget. null: it "
@@ -40,84 +82,122 @@ class Progress(ApiObject):
     training: TrainingProgress | None = Field(
         description="Of the stages adapt and finetune; null in every other one."
     )
+    postponed: Postponed | None = Field(
+        None, description="How often the measurement was put off for a quieter device; null: never."
+    )
 
 
 class JobError(ApiObject):
     """Why a job or a candidate failed."""
 
-    code: str
-    message: str = Field(description="What is wrong and what to do.")
-    pointer: str | None = Field(None, description="Field of the request it is about.")
+    code: str = Field(
+        description="Stable; what programs should look at.", examples=["CHECKPOINT_MISMATCH"]
+    )
+    message: str = Field(
+        description="What is wrong and what to do.",
+        examples=["the checkpoint changed after the job was submitted: submit it again"],
+    )
+    pointer: str | None = Field(
+        None, description="Field of the request it is about.", examples=["/checkpoint"]
+    )
 
 
 class Weights(ApiObject):
     """Weights that a job made."""
 
-    sha256: str
-    source: Literal["adapted", "finetuned"]
+    sha256: str = Field(description="Of the file.", examples=[SHA256])
+    source: Literal["adapted", "finetuned"] = Field(description="What the job did.")
 
 
 class Settled(ApiObject):
     """What the request left open, and what it asked for, as the inspection filled it in."""
 
-    task: str = Field(examples=["semantic_segmentation"])
-    input: dict[str, Any] = Field(description="As in the request.")
+    task: str = Field(description="What the model does.", examples=["semantic_segmentation"])
+    input: dict[str, Any] = Field(description="As in the request.", examples=[INPUT])
     preprocess: dict[str, Any] = Field(
-        description="As in the request, with `resize`: the input's (height, width)."
+        description="As in the request, with `resize`: the input's (height, width).",
+        examples=[PREPROCESS],
     )
-    score: str = Field(examples=["variance"])
+    score: str = Field(description="Window score.", examples=["variance"])
     splits: dict[str, int] = Field(
         description="Images the search scores on, and those kept for the report.",
         examples=[{"search": 400, "report": 100}],
     )
     metric: str = Field(description="Name of the metric.", examples=["miou"])
     dense_metric: dict[str, Any] | None = Field(
-        description="What the dense model reached where `expected_dense_metric` was given."
+        description="What the dense model reached where `expected_dense_metric` was given.",
+        examples=[DENSE_METRIC],
     )
-    adapt: dict[str, Any] | None = Field(description="Every setting of the adaptation, or null.")
+    adapt: dict[str, Any] | None = Field(
+        description="Every setting of the adaptation, or null.", examples=[TRAINING]
+    )
     finetune: dict[str, Any] | None = Field(
-        description="Every setting of the fine-tuning, or null."
+        description="Every setting of the fine-tuning, or null.", examples=[TRAINING]
     )
 
 
 class JobSummary(ApiObject):
     """A search job, as lists show it."""
 
-    id: str
-    object: Literal["search_job"]
-    status: JobStatus
+    id: str = Field(description="The job's id.", examples=[JOB_ID])
+    object: Literal["search_job"] = Field(description="What this is.")
+    status: JobStatus = Field(
+        description="Where it stands. Nothing changes after succeeded, failed or cancelled."
+    )
     dry_run: bool = Field(
         description="Whether it is a dry run's: it ends once its latency map stands.",
         examples=[False],
     )
     stage: Stage | None = Field(description="What a running job is busy with.")
-    version: int = Field(description="Rises with every change; the ETag is made of it.")
-    created_at: datetime
-    started_at: datetime | None
-    cancel_requested_at: datetime | None
-    finished_at: datetime | None
-    estimated_finish_at: datetime | None
-    progress: Progress
+    version: int = Field(
+        description="Rises with every change; the ETag is made of it.", examples=[9]
+    )
+    created_at: datetime = Field(description="When it was submitted.", examples=[CREATED])
+    started_at: datetime | None = Field(description="When a worker took it up.", examples=[CREATED])
+    cancel_requested_at: datetime | None = Field(
+        description="When its end was asked for.", examples=[ENDED]
+    )
+    finished_at: datetime | None = Field(description="When it ended.", examples=[ENDED])
+    estimated_finish_at: datetime | None = Field(
+        description="When it is likely to end; null: not known.", examples=[ENDED]
+    )
+    progress: Progress = Field(description="How far it is.")
     request: SearchRequest = Field(description="The request with every default filled in.")
-    device: str | None = Field(description="Device model the job runs on; null: not known yet.")
-    checkpoint_sha256: str | None
-    dataset_sha256: str | None
-    error: JobError | None
-    verdicts: list[str] = Field(description="What the user should know, such as HEAD_DOMINATES.")
-    metadata: dict[str, str]
-    links: dict[str, str]
+    device: str | None = Field(
+        description="Device model the job runs on; null: not known yet.",
+        examples=["NVIDIA H100 80GB HBM3"],
+    )
+    checkpoint_sha256: str | None = Field(
+        description="Of the weights as submitted; null: not inspected yet.", examples=[SHA256]
+    )
+    dataset_sha256: str | None = Field(
+        description="Of the annotations and the list of files (path, size, mtime) of the splits "
+        "that are scored on; null: not inspected yet.",
+        examples=[SHA256],
+    )
+    error: JobError | None = Field(description="Why it failed; null: it did not.")
+    verdicts: list[str] = Field(
+        description="What the user should know.", examples=[["HEAD_DOMINATES"]]
+    )
+    metadata: dict[str, str] = Field(
+        description="As in the request.", examples=[{"ticket": "ML-71"}]
+    )
+    links: dict[str, str] = Field(
+        description="Where its parts are.", examples=[{"self": f"/jobs/{JOB_ID}"}]
+    )
 
 
 class ResolutionObject(ApiObject):
     """One of several inputs of a job."""
 
-    input: dict[str, Any] = Field(description="As settled by the inspection.")
+    input: dict[str, Any] = Field(description="As settled by the inspection.", examples=[INPUT])
     latency: LatencyObject | None = Field(
         description="What its latency map answers; null: not known yet."
     )
     reachable: bool | None = Field(
         description="Whether a config is predicted to meet the budget. Where none is, nothing is "
-        "searched, and the job has the verdict RESOLUTION_UNREACHABLE. null: not known yet."
+        "searched, and the job has the verdict RESOLUTION_UNREACHABLE. null: not known yet.",
+        examples=[True],
     )
     stop: Stop | None = Field(description="Why its search has ended, as in `progress`.")
 
@@ -144,60 +224,11 @@ class JobObject(JobSummary):
 class JobList(ApiObject):
     """A page of jobs, newest first, without their latencies."""
 
-    object: Literal["list"]
-    data: list[JobSummary]
-    has_more: bool
-    next_cursor: str | None = Field(description="Pass it as `after` for the next page.")
-
-
-class CandidateObject(ApiObject):
-    """One evaluated (or dropped, failed, pending) candidate."""
-
-    id: str
-    object: Literal["candidate"]
-    input: dict[str, Any] | None = Field(
-        description="The input it is for; null unless the job has several."
-    )
-    generation: int
-    position: int = Field(description="Order of proposal within the generation, from 0.")
-    genes: list[int] = Field(description="Sparsity level (tenths dropped) of each block pair.")
-    state: EvaluationState
-    metric: float | None = Field(
-        description="On the first `images` images of the search split, in their fixed random order."
-    )
-    metric_interval: list[float] | None = Field(
-        description="Of a dropped candidate: where its metric on all of them would lie, with 95% "
-        "confidence. null: it is known."
-    )
-    images: int | None = Field(description="Images it was evaluated on; null until it has ended.")
-    rival: str | None = Field(
-        description="The candidate it races against, the best parent that is predicted no slower. "
-        "null: it is evaluated to the end."
-    )
-    predicted_latency_ms: float = Field(description="By the latency map, not measured.")
-    error: JobError | None = Field(description="Of a failed candidate: why.")
-    finished_at: datetime | None
-
-
-class CandidateList(ApiObject):
-    """A page of candidates, in order of proposal."""
-
-    object: Literal["list"]
-    data: list[CandidateObject]
-    has_more: bool
-    next_cursor: str | None
-
-
-class FrontObject(ApiObject):
-    """The Pareto front of a job."""
-
-    object: Literal["pareto_front"]
-    job_id: str
-    data: list[dict[str, Any]] = Field(
-        description="The front over all evaluations on the search split. Each point has: genes, "
-        "sparsity, score, metric, metric_interval, split, latency_predicted, latency_ms and "
-        "latency_interval (null unless measured), measured, winner, receipt; input, where the job "
-        "has several."
+    object: Literal["list"] = Field(description="What this is.")
+    data: list[JobSummary] = Field(description="The jobs.")
+    has_more: bool = Field(description="Whether a page follows.", examples=[True])
+    next_cursor: str | None = Field(
+        description="Pass it as `after` for the next page.", examples=[JOB_ID]
     )
 
 
@@ -254,25 +285,4 @@ def _links(job_id: str) -> dict[str, str]:
     parts += ("events",)
     return {"self": f"/jobs/{job_id}"} | {
         part.partition(".")[0]: f"/jobs/{job_id}/{part}" for part in parts
-    }
-
-
-def candidate_object(evaluation: Evaluation, job: Job) -> Json:
-    """A CandidateObject, of one of the job's."""
-    told = job.resolutions
-    return {
-        "id": evaluation_id(evaluation.id),
-        "object": "candidate",
-        "input": None if told is None else told[evaluation.resolution]["input"],
-        "generation": evaluation.generation,
-        "position": evaluation.position,
-        "genes": evaluation.genes,
-        "state": evaluation.state,
-        "metric": evaluation.metric,
-        "metric_interval": evaluation.metric_interval,
-        "images": evaluation.images,
-        "rival": None if evaluation.rival_id is None else evaluation_id(evaluation.rival_id),
-        "predicted_latency_ms": evaluation.latency_ms,
-        "error": evaluation.error,
-        "finished_at": timestamp(evaluation.finished_at),
     }

@@ -3,10 +3,13 @@
 Plain functions make the JSON (job objects are polled, and validating our own rows again would cost
 more than the query); the models describe it in /openapi.json, and a test holds the two together.
 
-plain            lists, times
-objects          jobs, candidates, fronts
-latency_objects  what a latency map answers before a search; dry runs
-device_objects   workers, devices and their latency maps
+plain              lists, times
+objects            jobs
+candidate_objects  their candidates
+result_objects     best configs and fronts, as they were stored
+receipt_objects    latency receipts, as they were stored
+latency_objects    what a latency map answers before a search; dry runs
+device_objects     workers, devices and their latency maps
 """
 
 from __future__ import annotations

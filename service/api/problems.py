@@ -23,6 +23,7 @@ from service.api.request_ids import HEADER
 from service.domain.errors import (
     BodyTooLarge,
     Conflict,
+    DatabaseUnavailable,
     FieldError,
     Forbidden,
     IdempotencyKeyInFlight,
@@ -43,6 +44,8 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
 JOBS_RETRY_SECONDS = 60
 TYPE_PREFIX = "urn:sparsevit:problem:"
+INSTANCE_PREFIX = "urn:sparsevit:request:"
+EXAMPLE_ID = "3f0c2a6d9b8e4a57b1f2d6e08c7a9153"
 
 # The first class that fits decides, so special ones come before what they derive from.
 _STATUS: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
@@ -56,6 +59,7 @@ _STATUS: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
     (TooManyJobs, HTTPStatus.TOO_MANY_REQUESTS),
     (NotFound, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
+    (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
 _ROUTER = {
@@ -67,22 +71,41 @@ _ROUTER = {
 class ProblemField(BaseModel):
     """One finding about one field."""
 
-    pointer: str = Field(description='JSON pointer into the request; "" is all of it.')
-    code: str
-    message: str
+    pointer: str = Field(
+        description='JSON pointer into the request; "" is all of it. Of parameters and headers "/" '
+        "and the name.",
+        examples=["/search/seed"],
+    )
+    code: str = Field(description="What is wrong with it.", examples=["less_than_equal"])
+    message: str = Field(
+        description="The same in words.",
+        examples=["Input should be less than or equal to 9223372036854775807"],
+    )
 
 
 class Problem(BaseModel):
-    """Every error answer (application/problem+json)."""
+    """Every error answer (application/problem+json, RFC 9457). None repeats what was sent."""
 
-    type: str
-    title: str
-    status: int
-    detail: str = Field(description="What is wrong and what to do.")
-    instance: str
-    code: str = Field(description="Stable; what programs should look at.")
+    type: str = Field(
+        description="The code as a URN.", examples=[f"{TYPE_PREFIX}validation-failed"]
+    )
+    title: str = Field(description="The status in words.", examples=["Unprocessable Entity"])
+    status: int = Field(description="The status.", ge=400, le=599, examples=[422])
+    detail: str = Field(
+        description="What is wrong and what to do.",
+        examples=["the request has fields that cannot be used; see errors"],
+    )
+    instance: str = Field(
+        description="The request, as a URN.", examples=[f"{INSTANCE_PREFIX}{EXAMPLE_ID}"]
+    )
+    code: str = Field(
+        description="Stable; what programs should look at.", examples=["VALIDATION_FAILED"]
+    )
     errors: list[ProblemField] = Field(description="One entry per field that is refused.")
-    request_id: str
+    request_id: str = Field(
+        description="The request's X-Request-ID; the service's log names it.",
+        examples=[EXAMPLE_ID],
+    )
 
 
 def problem(
@@ -95,13 +118,22 @@ def problem(
 ) -> Response:
     """An error answer."""
     request_id = getattr(request.state, "request_id", "")
-    content = Problem(
+    content = problem_object(request_id, status, code, detail, errors)
+    body = json.dumps(content.model_dump()).encode()
+    return Response(body, status, {HEADER: request_id, **(headers or {})}, MEDIA_TYPE)
+
+
+def problem_object(
+    request_id: str, status: int, code: str, detail: str, errors: Sequence[FieldError] = ()
+) -> Problem:
+    """What an error answer says."""
+    return Problem(
         type=TYPE_PREFIX + code.lower().replace("_", "-"),
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         # The path would repeat what the caller sent; the id finds the request in the log.
-        instance=f"urn:sparsevit:request:{request_id}",
+        instance=f"{INSTANCE_PREFIX}{request_id}",
         code=code,
         errors=[
             ProblemField(pointer=error.pointer, code=error.code, message=error.message)
@@ -109,8 +141,12 @@ def problem(
         ],
         request_id=request_id,
     )
-    body = json.dumps(content.model_dump()).encode()
-    return Response(body, status, {HEADER: request_id, **(headers or {})}, MEDIA_TYPE)
+
+
+def status_of(kind: type[ServiceError]) -> HTTPStatus:
+    """The status that an error is answered with; 500 where no caller should see it."""
+    found = (status for error, status in _STATUS if issubclass(kind, error))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def install(app: FastAPI) -> None:
@@ -125,8 +161,8 @@ def install(app: FastAPI) -> None:
 
 def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), None)
-    if status is None:
+    status = status_of(type(error))
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unexpected(request, error)
     headers = {}
     if isinstance(error, Unauthenticated):
@@ -135,6 +171,8 @@ def _service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = "1"
     if isinstance(error, TooManyJobs):
         headers["Retry-After"] = str(JOBS_RETRY_SECONDS)
+    if isinstance(error, DatabaseUnavailable):
+        headers["Retry-After"] = str(RETRY_SECONDS)
     if isinstance(error, BodyTooLarge | MalformedJson | UnsupportedMediaType):
         # The rest of the body was not read: this connection is of no further use.
         headers["Connection"] = "close"
@@ -168,13 +206,7 @@ def _database_error(request: Request, error: Exception) -> Response:
     if not away:
         return _unexpected(request, error)
     log.warning("the database is away (%s)", type(error).__name__)
-    return problem(
-        request,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "DATABASE_UNAVAILABLE",
-        "the database does not answer; try again",
-        headers={"Retry-After": str(RETRY_SECONDS)},
-    )
+    return _service_error(request, DatabaseUnavailable("the database does not answer; try again"))
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
@@ -184,6 +216,6 @@ def _unexpected(request: Request, error: Exception) -> Response:
     return problem(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        "INTERNAL",
+        ServiceError.code,
         "the service failed on this request; its log names the request_id",
     )

@@ -1,4 +1,4 @@
-"""Building blocks of answers: JSON, ETags, polling hints, and how errors are described."""
+"""Building blocks of answers: JSON, ETags, polling hints."""
 
 from __future__ import annotations
 
@@ -6,35 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from service.api.objects import job_object
-from service.api.problems import MEDIA_TYPE, Problem
 from service.domain.records import Job, Json
 
 POLL_SECONDS = 2
 """What Retry-After tells a client that waits for a job."""
 
 PIECE_BYTES = 1 << 20
-
-Responses = dict[int | str, dict[str, Any]]
-
-UNCHANGED: Responses = {304: {"description": "not changed since If-None-Match"}}
-"""The `responses` entry of a route whose answers have an ETag."""
-
-
-def problems(*statuses: int) -> Responses:
-    """The `responses` entries of a route's possible problems, for the API's description.
-
-    Every route may answer 401, 422 (an unknown query parameter) and 503.
-    """
-    # Given as content: FastAPI would call a `model` application/json.
-    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
-    every = sorted({401, 422, 503, *statuses})
-    return {status: {"description": "problem", "content": content} for status in every}
 
 
 def job_response(request: Request, job: Job, status: int = 200) -> Response:

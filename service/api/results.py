@@ -8,19 +8,23 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.auth import Caller
 from service.api.context import Context, context, only_query
-from service.api.objects import FrontObject
-from service.api.responses import UNCHANGED, document_response, file_response, pretty, problems
+from service.api.described import DOWNLOAD, ETAG, UNCHANGED, JobId, conditional, problems
+from service.api.receipt_objects import ReceiptObject
+from service.api.responses import document_response, file_response, pretty
+from service.api.result_objects import RECEIPT_ID, ConfigObject, FrontObject
 from service.db.artefacts import WEIGHTS_SUFFIX
 from service.domain.errors import (
+    JobNotFound,
     NoFeasibleConfig,
     NoWeights,
     PlotNotFound,
+    ReceiptNotFound,
     ResultNotReady,
     WeightsNotFound,
 )
@@ -31,27 +35,40 @@ from service.domain.status import JobStatus
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
 Parts = Annotated[Context, Depends(context)]
-PNG: dict[str, Any] = {"content": {"image/png": {}}, "description": "the plot"}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+CSV_EXAMPLE = """\
+genes,metric,latency_predicted,measured,winner\r
+"[0, 3, 3, 5, 6]",0.781,25.3,True,True\r
+"""
+PLOT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": BINARY}, "description": "The plot.", "headers": ETAG},
+    **UNCHANGED,
+    **problems(JobNotFound, PlotNotFound, ResultNotReady, NoFeasibleConfig),
+}
 
 
 @router.get(
     "/config",
+    response_model=ConfigObject,
     responses={
-        200: {"description": "the best config JSON, as a download"},
+        200: {"description": "The best config JSON, as a download.", "headers": DOWNLOAD},
         **UNCHANGED,
-        **problems(404, 409),
+        **problems(JobNotFound, ResultNotReady, NoFeasibleConfig),
     },
-    dependencies=[Depends(only_query("partial"))],
+    dependencies=[Depends(conditional), Depends(only_query("partial"))],
     summary="Download the best config",
 )
 def get_config(
     request: Request,
     owner: Caller,
     parts: Parts,
-    job_id: str,
+    job_id: JobId,
     partial: Annotated[
         Literal["true", "false"],
-        Query(description="`true`: the best so far, where the job has no result (yet)."),
+        Query(
+            description="`true`: the best so far, where the job has no result (yet).",
+            examples=["true"],
+        ),
     ] = "false",
 ) -> Response:
     """What you deploy: `sparsevit.load_config` reads it. 409 until the job has succeeded.
@@ -74,16 +91,17 @@ def get_config(
     response_class=Response,
     responses={
         200: {
-            "content": {"application/octet-stream": {}},
-            "description": "the weights as safetensors, as a download",
+            "content": {"application/octet-stream": BINARY},
+            "description": "The weights as safetensors, as a download.",
+            "headers": DOWNLOAD,
         },
         **UNCHANGED,
-        **problems(404, 409),
+        **problems(JobNotFound, WeightsNotFound, ResultNotReady, NoFeasibleConfig, NoWeights),
     },
-    dependencies=[Depends(only_query())],
+    dependencies=[Depends(conditional), Depends(only_query())],
     summary="Download the weights",
 )
-def get_weights(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+def get_weights(request: Request, owner: Caller, parts: Parts, job_id: JobId) -> Response:
     """The weights that the best config was measured with, where the job made them by adaptation or
     fine-tuning; `sparsevit.load_model` reads them. 409 NO_WEIGHTS where the config belongs to the
     checkpoint as it was submitted.
@@ -110,19 +128,28 @@ def get_weights(request: Request, owner: Caller, parts: Parts, job_id: str) -> R
     "/pareto",
     response_model=FrontObject,
     responses={
-        200: {"content": {"text/csv": {}, "image/png": {}}, "description": "the front"},
+        200: {
+            "content": {
+                "text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
+                "image/png": BINARY,
+            },
+            "description": "The front.",
+            "headers": ETAG,
+        },
         **UNCHANGED,
-        **problems(404, 409),
+        **problems(JobNotFound, PlotNotFound, ResultNotReady, NoFeasibleConfig),
     },
-    dependencies=[Depends(only_query("format"))],
+    dependencies=[Depends(conditional), Depends(only_query("format"))],
     summary="Get the Pareto front",
 )
 def get_pareto(
     request: Request,
     owner: Caller,
     parts: Parts,
-    job_id: str,
-    format: Annotated[Literal["json", "csv", "png"], Query(description="Form.")] = "json",
+    job_id: JobId,
+    format: Annotated[
+        Literal["json", "csv", "png"], Query(description="Its form.", examples=["csv"])
+    ] = "json",
 ) -> Response:
     """Configs that no other one beats in both metric and latency, of all that were evaluated.
 
@@ -145,11 +172,11 @@ def get_pareto(
 @router.get(
     "/windows.png",
     response_class=Response,
-    responses={200: PNG, **UNCHANGED, **problems(404, 409)},
-    dependencies=[Depends(only_query())],
+    responses=PLOT,
+    dependencies=[Depends(conditional), Depends(only_query())],
     summary="Get the window map",
 )
-def get_windows(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+def get_windows(request: Request, owner: Caller, parts: Parts, job_id: JobId) -> Response:
     """Images of your data, each window coloured by the number of layers that computed it."""
     return _plot(request, parts, parts.jobs.get(owner, job_id), "windows.png")
 
@@ -157,23 +184,34 @@ def get_windows(request: Request, owner: Caller, parts: Parts, job_id: str) -> R
 @router.get(
     "/latency.png",
     response_class=Response,
-    responses={200: PNG, **UNCHANGED, **problems(404, 409)},
-    dependencies=[Depends(only_query())],
+    responses=PLOT,
+    dependencies=[Depends(conditional), Depends(only_query())],
     summary="Get the latency map's residuals",
 )
-def get_latency(request: Request, owner: Caller, parts: Parts, job_id: str) -> Response:
+def get_latency(request: Request, owner: Caller, parts: Parts, job_id: JobId) -> Response:
     """What the latency map predicted for whole models over what they took."""
     return _plot(request, parts, parts.jobs.get(owner, job_id), "latency.png")
 
 
 @router.get(
     "/receipts/{receipt_id}",
-    responses={200: {"description": "the receipt"}, **UNCHANGED, **problems(404)},
-    dependencies=[Depends(only_query())],
+    response_model=ReceiptObject,
+    responses={
+        200: {"description": "The receipt.", "headers": ETAG},
+        **UNCHANGED,
+        **problems(JobNotFound, ReceiptNotFound),
+    },
+    dependencies=[Depends(conditional), Depends(only_query())],
     summary="Get a latency receipt",
 )
 def get_receipt(
-    request: Request, owner: Caller, parts: Parts, job_id: str, receipt_id: str
+    request: Request,
+    owner: Caller,
+    parts: Parts,
+    job_id: JobId,
+    receipt_id: Annotated[
+        str, Path(description="A receipt's id, of front or config.", examples=[RECEIPT_ID])
+    ],
 ) -> Response:
     """Everything needed to believe one of the job's latencies."""
     document = parts.jobs.receipt(owner, job_id, receipt_id)

@@ -14,14 +14,29 @@ from starlette.responses import JSONResponse, Response
 from service.api.auth import Caller
 from service.api.body import read_json
 from service.api.context import Context, context, only_query
+from service.api.described import ETAG, LOCATION, REPLAYED, RETRY_AFTER, problems
 from service.api.latency_objects import DryRunObject, dry_run_object
 from service.api.objects import JobObject, job_object
 from service.api.openapi import search_request_body
-from service.api.responses import POLL_SECONDS, job_headers, problems
-from service.domain.errors import IdempotencyKeyInvalid
+from service.api.responses import POLL_SECONDS, job_headers
+from service.domain.errors import (
+    ArtifactNotFound,
+    BodyTooLarge,
+    BudgetUnreachable,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyReused,
+    MalformedJson,
+    PathNotAllowed,
+    TooManyJobs,
+    UnsupportedMediaType,
+    UrlNotAllowed,
+)
 from service.domain.request import parse_search_request
 from service.domain.status import Inspection
 from service.jobs import Once
+
+KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
 
 router = APIRouter(tags=["search"])
 
@@ -36,8 +51,28 @@ async def _body(_owner: Caller, request: Request) -> Any:
     status_code=202,
     response_model=JobObject,
     responses={
-        200: {"model": DryRunObject, "description": "what a dry run found; no search is started"},
-        **problems(400, 409, 413, 415, 429),
+        202: {
+            "description": "The job, which is stored.",
+            "headers": ETAG | LOCATION | RETRY_AFTER | REPLAYED,
+        },
+        200: {
+            "model": DryRunObject,
+            "description": "What a dry run found; no search is started.",
+            "headers": RETRY_AFTER,
+        },
+        **problems(
+            MalformedJson,
+            IdempotencyKeyInvalid,
+            IdempotencyKeyInFlight,
+            BodyTooLarge,
+            UnsupportedMediaType,
+            PathNotAllowed,
+            UrlNotAllowed,
+            ArtifactNotFound,
+            BudgetUnreachable,
+            IdempotencyKeyReused,
+            TooManyJobs,
+        ),
     },
     openapi_extra={"requestBody": search_request_body()},
     dependencies=[Depends(only_query("dry_run"))],
@@ -60,6 +95,8 @@ def post_search(
             description="Of your choice, new for each search: sent again with the same body, the "
             "search is not started twice, and the first answer comes again. Dry runs need none.",
             examples=["6f1a2d0c-9d7e-4a57-8d0b-2f6f3c1e9b55"],
+            # Told, not enforced here: a bad key is answered 400 IDEMPOTENCY_KEY_INVALID.
+            json_schema_extra={"pattern": KEY_PATTERN},
         ),
     ] = None,
 ) -> Response:
@@ -92,7 +129,7 @@ def post_search(
 
 
 def _checked_key(key: str) -> str:
-    if re.fullmatch(r"[\x21-\x7e]{1,255}", key) is None:
+    if re.fullmatch(KEY_PATTERN, key) is None:
         raise IdempotencyKeyInvalid(
             "an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID"
         )

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.auth import caller
 from service.api.context import Context, context, only_query
+from service.api.described import problems
 from service.api.device_objects import (
     DeviceList,
     WorkerList,
@@ -17,7 +18,6 @@ from service.api.device_objects import (
     worker_object,
 )
 from service.api.plain import listing
-from service.api.responses import problems
 from service.db.latency_maps import LatencyMapRepository
 from service.db.session import session_scope
 from service.db.workers import WorkerRepository
@@ -28,7 +28,12 @@ router = APIRouter(tags=["workers"], dependencies=[Depends(caller), Depends(only
 Parts = Annotated[Context, Depends(context)]
 
 
-@router.get("/workers", response_model=WorkerList, responses=problems(), summary="List workers")
+@router.get(
+    "/workers",
+    response_model=WorkerList,
+    responses={200: {"description": "Every worker."}, **problems()},
+    summary="List workers",
+)
 def list_workers(parts: Parts) -> Response:
     """Workers, their devices and what they hold; `online` says who was seen lately."""
     with session_scope(parts.engine) as session:
@@ -36,7 +41,12 @@ def list_workers(parts: Parts) -> Response:
     return JSONResponse(listing([worker_object(worker) for worker in workers]))
 
 
-@router.get("/devices", response_model=DeviceList, responses=problems(), summary="List devices")
+@router.get(
+    "/devices",
+    response_model=DeviceList,
+    responses={200: {"description": "Every device model."}, **problems()},
+    summary="List devices",
+)
 def list_devices(parts: Parts) -> Response:
     """Device models a search may name, and the latency maps that stand for each."""
     with session_scope(parts.engine) as session:

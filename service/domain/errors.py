@@ -16,6 +16,7 @@
     ├── Unauthenticated            UNAUTHENTICATED
     ├── Forbidden                  FORBIDDEN
     ├── TooManyJobs                TOO_MANY_JOBS
+    ├── DatabaseUnavailable        DATABASE_UNAVAILABLE
     ├── NotFound                   what was asked for is not there, or not the caller's
     │   ├── JobNotFound            JOB_NOT_FOUND
     │   ├── ReceiptNotFound        RECEIPT_NOT_FOUND
@@ -48,7 +49,7 @@ class FieldError:
 
 
 class ServiceError(Exception):
-    """Root of the service's errors."""
+    """Root of the service's errors; by itself, a fault of the service's own."""
 
     code: str = "INTERNAL"
 
@@ -152,6 +153,12 @@ class TooManyJobs(ServiceError):
     """The owner has as many jobs under way as one may have."""
 
     code = "TOO_MANY_JOBS"
+
+
+class DatabaseUnavailable(ServiceError):
+    """The database does not answer; try again."""
+
+    code = "DATABASE_UNAVAILABLE"
 
 
 class NotFound(ServiceError):

@@ -9,31 +9,56 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from service.domain.errors import ValidationFailed
 from service.domain.findings import check_strings, findings
+from service.domain.search_settings import SearchSettings
 from service.domain.specs import (
+    TEXT,
     DatasetSpec,
+    DeviceName,
     InputSpec,
     InputSpecs,
-    Name,
     PathText,
     PreprocessSpec,
     Scope,
-    SearchSettings,
     Strict,
     Task,
     TrainingSpec,
 )
 
-_PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)%$", re.ASCII)
+_PERCENT = r"^(100(\.0{1,6})?|[1-9][0-9]?(\.[0-9]{1,6})?|0\.0{0,5}[1-9][0-9]{0,5})%$"
+"""More than 0%, and up to 100%."""
+
+_TEXT = {"pattern": TEXT}
+_KEYS = {"propertyNames": {"minLength": 1, "maxLength": 64, "pattern": TEXT}}
+
+
+def _one_budget_of_two() -> ConfigDict:
+    """What a description says of the budgets: one is given, the other left out or null."""
+    ms, share = {"type": "number"}, {"type": "string"}
+    forms = (
+        ("latency_budget_ms", ms, "latency_budget"),
+        ("latency_budget", share, "latency_budget_ms"),
+    )
+    one_of = [
+        {"required": [given], "properties": {given: kind, other: {"type": "null"}}}
+        for given, kind, other in forms
+    ]
+    return ConfigDict(json_schema_extra={"oneOf": one_of})
 
 
 def _percent(value: str) -> str:
     """Checks a budget such as "60%"."""
-    match = _PERCENT.match(value)
-    if match is None or not 0 < float(match[1]) <= 100:
+    if re.fullmatch(_PERCENT, value) is None:
         raise ValueError('give a share of the dense latency above 0% and up to 100%, such as "60%"')
     return value
 
@@ -49,43 +74,79 @@ def _given(value: object) -> object:
 
 
 class SearchRequest(Strict):
-    """Find the best sparsity configuration of a checkpoint within a latency budget."""
+    """Find the best sparsity configuration of a checkpoint within a latency budget.
+
+    Give exactly one of `latency_budget_ms` and `latency_budget`. Unknown fields are refused.
+    """
+
+    model_config = _one_budget_of_two()
 
     checkpoint: PathText = Field(
         description="Checkpoint file, or a model folder of Hugging Face's, under an allow-listed "
-        'root, or "builtin:digits".'
+        'root, or "builtin:digits".',
+        examples=["/srv/data/swin-tiny.safetensors"],
     )
-    dataset: Annotated[DatasetSpec, BeforeValidator(_dataset_object)] = Field(
-        description='A data set; a bare string stands for {"path": string}.'
+    dataset: Annotated[
+        DatasetSpec, BeforeValidator(_dataset_object, json_schema_input_type=DatasetSpec | PathText)
+    ] = Field(
+        description='A data set; a bare string stands for {"path": string}.',
+        examples=[{"path": "/srv/data/imagenet"}, "builtin:digits"],
     )
     latency_budget_ms: float | None = Field(
         default=None,
         gt=0,
         le=1e7,
         description="Budget in milliseconds. Give this or `latency_budget`.",
+        examples=[25.0],
     )
-    latency_budget: Annotated[str, AfterValidator(_percent)] | None = Field(
+    latency_budget: (
+        Annotated[str, Field(json_schema_extra={"pattern": _PERCENT}), AfterValidator(_percent)]
+        | None
+    ) = Field(
         default=None,
         description='Budget as a share of the dense latency on the device, such as "60%".',
+        examples=["60%"],
     )
-    latency_scope: Scope = Field(default="model", description="What the budget covers.")
-    task: Task | None = Field(default=None, description="null: read off the checkpoint.")
-    device: Name | None = Field(
+    latency_scope: Scope = Field(
+        default="model",
+        description="What the budget covers: `model`, from the image tensor to the predictions; or "
+        "`backbone`, as in the paper.",
+    )
+    task: Task | None = Field(
+        default=None,
+        description="What the model does; null: read off the checkpoint.",
+        examples=["semantic_segmentation"],
+    )
+    device: DeviceName | None = Field(
         default=None,
         description="A device model of GET /devices, or `cpu` or `cuda` where that names one. "
         "null: the only one known.",
+        examples=["NVIDIA H100 80GB HBM3"],
     )
-    input: Annotated[InputSpecs, BeforeValidator(_given)] = Field(
+    input: Annotated[
+        InputSpecs, BeforeValidator(_given, json_schema_input_type=InputSpecs | None)
+    ] = Field(
         default_factory=InputSpec,
         description="Input of the deployed model; or a list of up to 4 that differ in height and "
         "width only: one search each, whose fronts are merged.",
+        examples=[{"height": 448, "width": 448}],
     )
-    preprocess: PreprocessSpec | None = Field(default=None, description="Preprocessing of images.")
+    preprocess: PreprocessSpec | None = Field(
+        default=None,
+        description="Preprocessing of images.",
+        examples=[{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}],
+    )
     score: Literal["l2", "mean_abs", "variance", "late", "released", "random"] | None = Field(
-        default=None, description="Window score; null: the library's default."
+        default=None,
+        description="Window score; null: the library's default.",
+        examples=["variance"],
     )
-    search: Annotated[SearchSettings, BeforeValidator(_given)] = Field(
-        default_factory=SearchSettings, description="Settings of the search."
+    search: Annotated[
+        SearchSettings, BeforeValidator(_given, json_schema_input_type=SearchSettings | None)
+    ] = Field(
+        default_factory=SearchSettings,
+        description="Settings of the search.",
+        examples=[{"population": 50, "seed": 7}],
     )
     adapt: TrainingSpec | None = Field(
         default=None,
@@ -101,8 +162,15 @@ class SearchRequest(Strict):
         examples=[{}, {"epochs": 4}],
     )
     metadata: dict[
-        Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]
-    ] = Field(default_factory=dict, max_length=16, description="Up to 16 short strings of yours.")
+        Annotated[str, Field(min_length=1, max_length=64)],
+        Annotated[str, Field(max_length=512, json_schema_extra=_TEXT)],
+    ] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Up to 16 short strings of yours.",
+        json_schema_extra=_KEYS,
+        examples=[{"ticket": "ML-71"}],
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -1,4 +1,4 @@
-"""The objects inside a search request: data set, input, preprocessing, trainings, search settings."""
+"""The objects inside a search request: data set, input, preprocessing, trainings."""
 
 from __future__ import annotations
 
@@ -16,27 +16,24 @@ from pydantic import (
 
 BUILTIN_DIGITS = "builtin:digits"
 
-
-def _rising(levels: tuple[int, ...]) -> tuple[int, ...]:
-    """Checks that levels are listed once each, in rising order."""
-    if list(levels) != sorted(set(levels)):
-        raise ValueError("list each level once, in rising order, such as [0, 2, 4, 6, 8]")
-    return levels
-
+TEXT = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""What text may hold, as descriptions say it: no control character. `findings` sees to it."""
 
 # JSON has lists only: a strict tuple would refuse them, its items stay strict.
 Mean = Annotated[float, Field(ge=-10, le=10)]
 Std = Annotated[float, Field(ge=1e-3, le=100)]
 Means = Annotated[tuple[Mean, Mean, Mean], Field(strict=False)]
 Stds = Annotated[tuple[Std, Std, Std], Field(strict=False)]
-Levels = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=8)], ...],
-    Field(strict=False, min_length=1, max_length=9),
-    AfterValidator(_rising),
-]
 # The length of a path is the path resolver's to judge: it answers PATH_NOT_ALLOWED.
-PathText = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(min_length=1, max_length=128)]
+PathText = Annotated[
+    str, Field(min_length=1, json_schema_extra={"pattern": TEXT, "format": "data-path"})
+]
+DeviceName = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=128, json_schema_extra={"pattern": TEXT, "format": "device-model"}
+    ),
+]
 FormatName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 # A split becomes part of a path below the data set: no separator, no "..".
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -57,10 +54,29 @@ class Strict(BaseModel):
     )
 
 
-class DatasetSpec(Strict):
-    """The images and annotations a search runs on."""
+def not_both(one: str, other: str) -> ConfigDict:
+    """What a description says of two numbers of which at most one may be given."""
+    numbers = {name: {"type": "number"} for name in (one, other)}
+    return ConfigDict(json_schema_extra={"not": {"required": [one, other], "properties": numbers}})
 
-    path: PathText = Field(description='Folder under an allow-listed root, or "builtin:digits".')
+
+def _its_own_splits() -> ConfigDict:
+    builtin = {"required": ["path"], "properties": {"path": {"const": BUILTIN_DIGITS}}}
+    splits = {"train_split": {"const": "train"}, "search_split": {"const": "val"}}
+    names = {"properties": splits | {"report_split": {"type": "null"}}}
+    return ConfigDict(json_schema_extra={"if": builtin, "then": names})
+
+
+class DatasetSpec(Strict):
+    """The images and annotations a search runs on. The built-in one has splits of its own: its
+    names are left out."""
+
+    model_config = _its_own_splits()
+
+    path: PathText = Field(
+        description='Folder under an allow-listed root, or "builtin:digits".',
+        examples=["/srv/data/imagenet"],
+    )
     format: FormatName | None = Field(
         default=None,
         description="Layout of the folder, a reader of the task: imagefolder for classification; "
@@ -69,24 +85,32 @@ class DatasetSpec(Strict):
         examples=["imagefolder"],
     )
     train_split: SplitName = Field(
-        default="train", description="Split for adaptation and fine-tuning."
+        default="train",
+        description="Split for adaptation and fine-tuning.",
+        examples=["train"],
     )
     search_split: SplitName = Field(
-        default="val", description="Split the search scores candidates on."
+        default="val", description="Split the search scores candidates on.", examples=["val"]
     )
     report_split: SplitName | None = Field(
         default=None,
         description="Split the winner is scored on, which the search never sees. "
         "null: `holdout` of the search split is kept from the search.",
+        examples=["test"],
     )
     limit: int | None = Field(
         default=None,
         ge=1,
         le=10_000_000,
         description="Use at most this many images of the search split.",
+        examples=[5000],
     )
     holdout: float = Field(
-        default=0.2, gt=0, lt=1, description="Share of the search split kept for the report."
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Share of the search split kept for the report.",
+        examples=[0.2],
     )
 
     @model_validator(mode="after")
@@ -100,13 +124,18 @@ class DatasetSpec(Strict):
 class InputSpec(Strict):
     """What the deployed model is fed and how it runs. null: read off checkpoint and data set."""
 
-    height: int | None = Field(default=None, ge=32, le=8192, description="Image height in pixels.")
-    width: int | None = Field(default=None, ge=32, le=8192, description="Image width in pixels.")
+    height: int | None = Field(
+        default=None, ge=32, le=8192, description="Image height in pixels.", examples=[448]
+    )
+    width: int | None = Field(
+        default=None, ge=32, le=8192, description="Image width in pixels.", examples=[448]
+    )
     batch: int = Field(
         default=1,
         ge=1,
         le=1024,
         description="Images per forward pass; of 3D detection, samples of six images.",
+        examples=[1],
     )
     precision: Precision = Field(default="fp32", description="Number format.")
     mode: Mode = Field(
@@ -114,7 +143,11 @@ class InputSpec(Strict):
         description="How the model is executed. A device that cannot fails the job.",
     )
     threads: int | None = Field(
-        default=None, ge=1, le=1024, description="CPU threads; null: the worker's own number."
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU threads; null: the worker's own number.",
+        examples=[4],
     )
 
 
@@ -140,7 +173,7 @@ InputSpecs = Annotated[
     Annotated[InputSpec, Tag(ONE_INPUT)]
     | Annotated[
         tuple[InputSpec, ...],
-        Field(strict=False, max_length=4),
+        Field(strict=False, max_length=4, json_schema_extra={"minItems": 1, "uniqueItems": True}),
         AfterValidator(_sizes_differ),
         Tag(SEVERAL_INPUTS),
     ],
@@ -151,8 +184,18 @@ InputSpecs = Annotated[
 class PreprocessSpec(Strict):
     """How an image becomes the model's input. null: read off the checkpoint, else ImageNet's."""
 
-    mean: Means | None = Field(default=None, description="Mean per channel, of pixels in 0..1.")
-    std: Stds | None = Field(default=None, description="Standard deviation per channel.")
+    model_config = not_both("crop_pct", "slide")
+
+    mean: Means | None = Field(
+        default=None,
+        description="Mean per channel, of pixels in 0..1.",
+        examples=[[0.485, 0.456, 0.406]],
+    )
+    std: Stds | None = Field(
+        default=None,
+        description="Standard deviation per channel.",
+        examples=[[0.229, 0.224, 0.225]],
+    )
     channels: Literal["rgb", "bgr"] | None = Field(
         default=None, description="Order of the channels."
     )
@@ -197,11 +240,17 @@ class PreprocessSpec(Strict):
 class TrainingSpec(Strict):
     """How the network is trained. null: the setting recommended for the task."""
 
+    model_config = not_both("epochs", "steps")
+
     epochs: float | None = Field(
         default=None, gt=0, le=10_000, description="Passes over the training split.", examples=[12]
     )
     steps: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="Optimiser steps, instead of epochs."
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="Optimiser steps, instead of epochs.",
+        examples=[5000],
     )
     learning_rate: float | None = Field(
         default=None, gt=0, le=10, description="Peak learning rate.", examples=[1e-5]
@@ -211,80 +260,43 @@ class TrainingSpec(Strict):
         ge=1,
         le=4096,
         description="Images per forward pass; of 3D detection, samples of six images.",
+        examples=[32],
     )
     accumulate: int | None = Field(
-        default=None, ge=1, le=1024, description="Forward passes per optimiser step."
+        default=None,
+        ge=1,
+        le=1024,
+        description="Forward passes per optimiser step.",
+        examples=[2],
     )
     precision: Precision | None = Field(
         default=None, description="Number format of forward and backward; weights stay fp32."
     )
-    weight_decay: float | None = Field(default=None, ge=0, le=10, description="AdamW's.")
+    weight_decay: float | None = Field(
+        default=None, ge=0, le=10, description="AdamW's.", examples=[0.05]
+    )
     warmup: int | None = Field(
         default=None,
         ge=0,
         le=10_000_000,
         description="Steps over which the rate rises to its peak.",
+        examples=[500],
     )
     seed: int | None = Field(
         default=None,
         ge=0,
         le=2**63 - 1,
         description="The same seed, data, device model and versions give the same weights.",
+        examples=[0],
     )
     augment: bool | None = Field(
-        default=None, description="Whether training images are varied (flips, crops, scales)."
+        default=None,
+        description="Whether training images are varied (flips, crops, scales).",
+        examples=[True],
     )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give one of epochs and steps")
-        return self
-
-
-class SearchSettings(Strict):
-    """The search itself."""
-
-    strategy: Strategy = Field(
-        default="evolution",
-        description="Who proposes candidates: `evolution`; `random`, to compare with; `exhaustive`, "
-        "every config within the budget, of at most 20,000; `released`, the search as the paper's "
-        "authors released it, to compare with.",
-    )
-    population: int = Field(default=100, ge=1, le=10_000, description="Candidates per generation.")
-    parents: int = Field(default=25, ge=1, le=10_000, description="Best candidates, bred from.")
-    generations: int = Field(default=30, ge=1, le=10_000, description="Generations, at most.")
-    mutation: float = Field(default=0.1, ge=0, le=1, description="Chance that a gene changes.")
-    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="The same seed proposes the same.")
-    max_evaluations: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Stop after this many candidates."
-    )
-    patience: int | None = Field(
-        default=8,
-        ge=1,
-        le=10_000,
-        description="Stop once the Pareto front has gained hardly any hypervolume (less than a "
-        "thousandth) over this many generations; null: go on.",
-    )
-    levels: Levels | None = Field(
-        default=None,
-        description="Allowed sparsity levels, tenths of windows dropped; null: 0 to 8.",
-    )
-    racing: bool = Field(
-        default=True,
-        description="Drop a candidate that a faster or equally fast parent surely beats before it is "
-        "evaluated on all images. `exhaustive` and `released` never do.",
-    )
-    reuse: bool = Field(
-        default=True,
-        description="Whether evaluations that an earlier search of yours made of the same weights, "
-        "data and input are taken over. It changes what a search costs, never what it finds.",
-    )
-
-    @model_validator(mode="after")
-    def _sizes(self) -> Self:
-        if self.parents > self.population:
-            raise ValueError("parents must not exceed population")
-        if self.population * self.generations > 1_000_000:
-            raise ValueError("population times generations must not exceed 1,000,000")
         return self

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from service.api.candidate_objects import CandidateList
 from service.api.device_objects import DeviceList, WorkerList
-from service.api.objects import CandidateList, JobList, JobObject
+from service.api.objects import JobList, JobObject
 from service.db.evaluations import EvaluationRepository
 from service.db.jobs import JobRepository
 from service.db.session import session_scope
