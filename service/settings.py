@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(5.0, gt=0)
     sweep_seconds: float = Field(5.0, gt=0, le=600)
     slice_seconds: float = Field(600.0, gt=0, le=600)
+    measure_again_seconds: Annotated[tuple[float, ...], NoDecode] = (60.0, 300.0, 1200.0)
     evaluation_cache_days: float = Field(30.0, gt=0, le=3650)
     open_jobs: int = Field(1000, ge=1, le=1_000_000)
     evaluation_cache_mb: float = Field(1024.0, gt=0, le=2**20)
@@ -71,6 +72,20 @@ class Settings(BaseSettings):
         """':' separates folders, as in PATH."""
         if isinstance(value, str):
             return tuple(part for part in value.split(":") if part)
+        return value
+
+    @field_validator("measure_again_seconds", mode="before")
+    @classmethod
+    def _split_seconds(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(",") if part)
+        return value
+
+    @field_validator("measure_again_seconds")
+    @classmethod
+    def _within_a_day(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < seconds <= 86400 for seconds in value):
+            raise ValueError("give seconds joined by commas, each above 0 and at most 86400")
         return value
 
     @field_validator("data_roots")

@@ -6,11 +6,12 @@ was believed dead (stopped, cut off) and comes back is refused: `False` or "lost
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from service.db.artefacts import ArtefactStore
 from service.db.evaluation_cache import EvaluationCacheRepository
@@ -21,6 +22,7 @@ from service.db.tallies import TallyRepository
 from service.db.units import Beat, UnitRepository
 from service.domain.records import Unit
 from service.domain.status import TRAINING_KINDS, UnitKind
+from sparsevit.errors import DeviceDisturbed
 from worker import training_files
 from worker.job_rows import map_keys
 from worker.requests import unit_request
@@ -28,7 +30,11 @@ from worker.reuse import Known, unit_keys
 
 
 class Leases:
-    """The leases of the worker `worker_id`."""
+    """The leases of the worker `worker_id`.
+
+    again_seconds: after how long a measurement is tried again whose device was never quiet, one wait
+    for each time; then it has ended with that.
+    """
 
     def __init__(
         self,
@@ -37,12 +43,14 @@ class Leases:
         lease_seconds: float,
         artifact_root: str | Path,
         slice_seconds: float = 600.0,
+        again_seconds: Sequence[float] = (),
     ) -> None:
         self._engine = engine
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._store = ArtefactStore(Path(artifact_root))
         self._slice_seconds = slice_seconds
+        self._again_seconds = again_seconds
 
     def claim(self, device: str, device_uuid: str) -> Unit | None:
         """Lease the next unit for this device, if there is one that may run on it now."""
@@ -101,11 +109,13 @@ class Leases:
     ) -> bool:
         """Hand in a result; the files of a training take their places together with it, and so do
         the evaluations that are kept for later jobs."""
+        error = result.get("error")
+        if (seconds := self._wait(unit, error)) is not None:
+            return self._postpone(unit, error, seconds, measurements(result))
         with session_scope(self._engine) as session:
             held = UnitRepository(session).finish(unit.id, unit.attempt, dict(result))
             if held:
-                outcomes = [(unit.kind, how, 0.0) for how in measurements(result)]
-                TallyRepository(session).add("measurement", outcomes)
+                _count(session, unit, measurements(result))
             if held and kept:
                 EvaluationCacheRepository(session).add(unit.job_id, kept)
             if held and unit.kind in TRAINING_KINDS:
@@ -115,8 +125,41 @@ class Leases:
 
     def fail(self, unit: Unit, error: Mapping[str, Any], retry: bool) -> bool:
         """Hand in a failure; with `retry` the unit gets another attempt, if it has one left."""
+        if (seconds := self._wait(unit, error)) is not None:
+            return self._postpone(unit, error, seconds)
         with session_scope(self._engine) as session:
             return UnitRepository(session).fail(unit.id, unit.attempt, dict(error), retry)
+
+    def _wait(self, unit: Unit, error: Mapping[str, Any] | None) -> float | None:
+        """In how many seconds a unit with that error is tried again; None: it is not put off.
+
+        At the last of several inputs the error may be that of an input before, which was put off
+        for as long as any is.
+        """
+        before = unit.payload.get("before") or {}
+        if (
+            unit.kind != UnitKind.MEASURE
+            or not _disturbed(error)
+            or _disturbed(before.get("error"))
+        ):
+            return None
+        left = self._again_seconds[unit.postponed :]
+        return left[0] if left else None
+
+    def _postpone(
+        self, unit: Unit, error: Mapping[str, Any], seconds: float, measured: Sequence[str] = ()
+    ) -> bool:
+        with session_scope(self._engine) as session:
+            jobs, units = JobRepository(session), UnitRepository(session)
+            jobs.lock(unit.job_id)  # as a step does: the job first and its units then
+            held = units.postpone(unit.id, unit.attempt, dict(error), seconds)
+            if held:
+                _count(session, unit, measured)
+                waits = units.get(unit.id)
+                assert waits is not None
+                assert waits.not_before is not None, "it was put off"
+                jobs.set_postponed(unit.job_id, waits.postponed, waits.not_before)
+        return held
 
     def release(self, unit: Unit) -> bool:
         """Give a unit back untouched, for another worker."""
@@ -132,6 +175,14 @@ class Leases:
         """Remove what this attempt left on the disk, however it ended."""
         if unit.kind in TRAINING_KINDS:
             training_files.remove(training_files.attempt_folder(self._store.root, unit))
+
+
+def _disturbed(error: Mapping[str, Any] | None) -> bool:
+    return error is not None and error["code"] == DeviceDisturbed.code
+
+
+def _count(session: Session, unit: Unit, measured: Iterable[str]) -> None:
+    TallyRepository(session).add("measurement", [(unit.kind, how, 0.0) for how in measured])
 
 
 def measurements(result: Mapping[str, Any]) -> list[str]:

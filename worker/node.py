@@ -54,7 +54,12 @@ class Node:
         self._celery = make_celery(settings.redis_url)
         self._store = ArtefactStore(settings.artifact_root.resolve())
         leases = Leases(
-            self._engine, name, settings.lease_seconds, self._store.root, settings.slice_seconds
+            self._engine,
+            name,
+            settings.lease_seconds,
+            self._store.root,
+            settings.slice_seconds,
+            settings.measure_again_seconds,
         )
         self._process = process
         self._slot = DeviceSlot(

@@ -36,6 +36,7 @@ def progress_of(
         "best": None if best is None else {"metric": best[0], "latency_ms": best[1]},
         "stop": None,
         "training": None,
+        "postponed": None,
     }
 
 

@@ -117,6 +117,9 @@ def stage_text(job: Job) -> str:
     training = job["progress"].get("training")
     if training and training["loss"] is not None:
         return f"{text}, loss {training['loss']:.3f}"
+    postponed = job["progress"].get("postponed")
+    if postponed and job["stage"] == "verify":
+        return f"{text}, put off {postponed['times']} times as the device was busy"
     shown = job["stage"] == "search" and generation is not None
     return f"{text}, generation {generation + 1}" if shown else text
 

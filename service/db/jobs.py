@@ -39,6 +39,7 @@ EMPTY_PROGRESS: Json = {
     "best": None,
     "stop": None,
     "training": None,
+    "postponed": None,
 }
 
 
@@ -229,7 +230,7 @@ class JobRepository:
     def set_progress(
         self, job_id: str, progress: Json, estimated_finish_at: datetime | None = None
     ) -> bool:
-        """Records {done, failed, total, generation, best, training} and when it should end."""
+        """Records the fields of EMPTY_PROGRESS, and when the job should end."""
         values = {"progress": progress, "estimated_finish_at": estimated_finish_at}
         return self._change(job_id, _ACTIVE, values)
 
@@ -241,6 +242,14 @@ class JobRepository:
             return False
         progress = {**job.progress, "training": training}
         return self._change(job_id, _ACTIVE, {"progress": progress})
+
+    def set_postponed(self, job_id: str, times: int, until: datetime) -> bool:
+        """Records how often its measurement was put off, and that it is tried again then."""
+        job = self.lock(job_id)
+        if job is None:
+            return False
+        postponed = {"times": times, "until": until.isoformat()}
+        return self._change(job_id, _ACTIVE, {"progress": {**job.progress, "postponed": postponed}})
 
     def add_verdicts(self, job_id: str, verdicts: Sequence[str]) -> bool:
         """Adds verdicts the job does not have yet, in order."""

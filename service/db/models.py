@@ -94,6 +94,7 @@ class JobRow(Base):
     __table_args__ = (
         Index(None, "owner", "created_at", "id"),
         Index(None, "owner", "fingerprint", "created_at"),
+        Index("ix_jobs_owner_status", "owner", "status", "created_at", "id"),
         Index(
             "ix_jobs_live",
             "status",
@@ -118,6 +119,8 @@ class UnitRow(Base):
     state: Mapped[str]
     attempt: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
+    postponed: Mapped[int] = mapped_column(server_default="0")
+    not_before: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
     worker_id: Mapped[str | None]
     device: Mapped[str | None]
@@ -169,6 +172,7 @@ class EvaluationRow(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "resolution", "config_key"),
         UniqueConstraint("job_id", "resolution", "generation", "position"),
+        Index(None, "job_id", "id"),
     )
 
 
@@ -212,7 +216,8 @@ class TallyRow(Base):
     name        kind                   outcome
     job         search, dry_run        the status it ended with
     unit        the unit's             of an attempt: done, retried, failed, broken, cancelled,
-                                       released, expired (its lease), fenced (it came too late)
+                                       postponed, released, expired (its lease), fenced (it came
+                                       too late)
     measurement the unit's             quiet, disturbed
     """
 

@@ -56,6 +56,7 @@ _CLAIM = text(
         SELECT units.id, units.kind
         FROM units JOIN live ON live.id = units.job_id
         WHERE units.state = 'pending' AND (units.device IS NULL OR units.device = :device)
+          AND (units.not_before IS NULL OR units.not_before <= clock_timestamp())
         ORDER BY live.last_claim NULLS FIRST, units.id
         LIMIT 1 FOR UPDATE OF units SKIP LOCKED
     )
@@ -171,6 +172,16 @@ class UnitRepository:
         return self._let_go(
             unit_id, attempt, {"state": UnitState.PENDING, **_UNHELD}, outcome="released"
         )
+
+    def postpone(self, unit_id: int, attempt: int, error: Json, seconds: float) -> bool:
+        """leased -> pending, but not to be claimed for so long; does not count as a failure."""
+        values = {
+            "state": UnitState.PENDING,
+            "error": error,
+            "postponed": _UNITS.c.postponed + 1,
+            "not_before": _CLOCK + timedelta(seconds=seconds),
+        }
+        return self._let_go(unit_id, attempt, {**values, **_UNHELD}, outcome="postponed")
 
     def cancel(self, unit_id: int, attempt: int) -> bool:
         """leased -> cancelled, after a heartbeat said so."""

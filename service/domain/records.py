@@ -121,8 +121,9 @@ class Unit:
     -1: all of it.
 
     `attempt` is the fencing token: it grows with every claim, and a write that names an older one
-    is refused. `failures` counts the attempts that were lost or failed. `device` is the device
-    model the unit needs (None: any); `device_uuid` the very device that holds it.
+    is refused. `failures` counts the attempts that were lost or failed; `postponed` those that were put
+    off until `not_before`, as their device was never quiet. `device` is the device model the unit
+    needs (None: any); `device_uuid` the very device that holds it.
     """
 
     id: int
@@ -136,6 +137,8 @@ class Unit:
     state: UnitState
     attempt: int
     failures: int
+    postponed: int
+    not_before: datetime | None
     lease_until: datetime | None
     worker_id: str | None
     device: str | None

@@ -44,6 +44,7 @@ def test_a_small_request_becomes_a_job_with_its_defaults(api: Api, redis_url: st
         "best": None,
         "stop": None,
         "training": None,
+        "postponed": None,
     }
     assert job["request"]["search"]["seed"] == 0
     assert job["request"]["dataset"]["holdout"] == 0.2

@@ -244,6 +244,9 @@ def test_progress_names_stage_counts_best_and_time_left() -> None:
     assert progress.left_text(job(), now) == ""
     assert progress.stage_text(job(status="queued", stage=None)) == "waiting for a worker"
     assert progress.stage_text(job(status="succeeded")) == "succeeded"
+    put_off = {"postponed": {"times": 2, "until": "2026-01-02T03:05:10+00:00"}}
+    text = progress.stage_text(job(stage="verify", progress=counters | put_off))
+    assert text == "measuring the finalists, put off 2 times as the device was busy"
 
 
 def test_watching_ends_with_the_job_and_outlives_a_short_absence(

@@ -44,6 +44,14 @@ def test_roots_are_separated_like_a_path(environment: pytest.MonkeyPatch) -> Non
     assert settings.quiet_root == Path("/art/quiet")
 
 
+def test_waits_are_separated_by_commas(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings().measure_again_seconds == (60, 300, 1200)
+    environment.setenv("MEASURE_AGAIN_SECONDS", "0.5,2")
+    assert load_settings().measure_again_seconds == (0.5, 2)
+    environment.setenv("MEASURE_AGAIN_SECONDS", "")
+    assert load_settings().measure_again_seconds == ()
+
+
 def test_no_secret_is_printed() -> None:
     assert "secret" not in repr(load_settings())
 
@@ -58,6 +66,8 @@ def test_no_secret_is_printed() -> None:
         ("DATA_ROOTS", "relative"),
         ("DATA_ROOTS", "/"),
         ("LEASE_SECONDS", "0"),
+        ("MEASURE_AGAIN_SECONDS", "60,soon"),
+        ("MEASURE_AGAIN_SECONDS", "60,0"),
         ("LEASE_SECONDS", "nan"),
         ("HEARTBEAT_SECONDS", "50"),
         ("PORT", "http"),

@@ -2,21 +2,32 @@
 
 FAKE_LOG=FILE on the command line: it writes every request down there, one JSON line each.
 FAKE_FATAL={"genes": [...]} or {"shard": 1, "image": 12}: it dies of that candidate, or of that image.
+FAKE_DISTURBED=2: so many attempts at a measurement find no quiet moment.
+FAKE_WATCH=FOLDER: it writes down where a unit overlaps with one that must be alone on the device.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparsevit.errors import CheckpointUnsafe, DeviceBusy, DeviceUnsuited, InputTooLarge
+from service.domain.status import QUIET_KINDS
+from sparsevit.errors import (
+    CheckpointUnsafe,
+    DeviceBusy,
+    DeviceDisturbed,
+    DeviceUnsuited,
+    InputTooLarge,
+)
 from tests.worker import rows
 from worker.device import serve
 
@@ -31,6 +42,23 @@ def is_fatal(payload: Mapping[str, Any], fatal: Mapping[str, Any]) -> bool:
         return False
     first, end = payload.get("images", (0, 1000)) or (0, 0)
     return first <= fatal["image"] < end
+
+
+@contextmanager
+def watched(request: Mapping[str, Any]) -> Iterator[None]:
+    """Holds a lock as the unit should hold the device; it ends with the process, however that ends."""
+    if "FAKE_WATCH" not in OPTIONS:
+        yield
+        return
+    place = Path(OPTIONS["FAKE_WATCH"], OPTIONS.get("FAKE_UUID", "CPU-1"))
+    alone = request["kind"] in QUIET_KINDS
+    with place.open("a") as lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with place.with_suffix(".overlaps").open("a") as log:
+                log.write(json.dumps({"kind": request["kind"], "about": request["about"]}) + "\n")
+        yield
 
 
 class FakeWork:
@@ -60,11 +88,21 @@ class FakeWork:
             with Path(OPTIONS["FAKE_LOG"]).open("a") as log:
                 log.write(json.dumps(request) + "\n")
         if request["kind"] != "test":
-            time.sleep(float(OPTIONS.get("FAKE_SECONDS", "0")))
+            with watched(request):
+                time.sleep(float(OPTIONS.get("FAKE_SECONDS", "0")))
             if is_fatal(request["payload"], json.loads(OPTIONS.get("FAKE_FATAL", "{}"))):
                 os.kill(os.getpid(), signal.SIGSEGV)
-            return rows.simulate(request["kind"], request["payload"])
+            return self.measured(request, rows.simulate(request["kind"], request["payload"]))
         return getattr(self, f"do_{request['payload']['do']}")(request["payload"], report)
+
+    def measured(self, request: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer, unless the device is to be disturbed."""
+        calm = request["about"]["attempt"] > int(OPTIONS.get("FAKE_DISTURBED", "0"))
+        if calm or request["kind"] != "measure":
+            return answer
+        if "found" in request["payload"]:
+            raise DeviceDisturbed("busy all the time")
+        return rows.disturbed(answer, f"busy in attempt {request['about']['attempt']}")
 
     def do_echo(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
         return {"payload": dict(payload), "pid": os.getpid(), "forgotten": self.forgotten}

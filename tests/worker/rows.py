@@ -140,6 +140,8 @@ def unit(kind: UnitKind, state: UnitState = UnitState.PENDING, **changes: Any) -
         state=state,
         attempt=0,
         failures=0,
+        postponed=0,
+        not_before=None,
         lease_until=None,
         worker_id=None,
         device=None,
@@ -194,6 +196,20 @@ def simulate(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
                 "artefacts": {"pareto.png": "a" * 64},
                 "error": None,
             }
+
+
+def disturbed(measured: Mapping[str, Any], message: str) -> dict[str, Any]:
+    """The answer of a measurement whose device was never quiet."""
+    return {
+        **measured,
+        "document": None,
+        "front": [{**point, "winner": False} for point in measured["front"]],
+        "receipts": {
+            name: {**proof, "latency_ms": {"disturbed": True}}
+            for name, proof in measured["receipts"].items()
+        },
+        "error": {"code": "DEVICE_DISTURBED", "message": message},
+    }
 
 
 def simulate_slice(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -195,7 +195,7 @@ class TestSearch:
         assert all(row.latency_ms <= budget for row in world.evaluations)
         assert world.job.progress == {
             "done": 0, "failed": 0, "total": 18, "generation": 0,
-            "best": None, "stop": None, "training": None,
+            "best": None, "stop": None, "training": None, "postponed": None,
         }  # fmt: skip
 
     def test_it_waits_for_every_shard(self) -> None:
