@@ -59,6 +59,12 @@ def known_database_url() -> str:
     return local.database_url
 
 
+def known_artifact_root() -> Path:
+    """ARTIFACT_ROOT, else that of the stack that runs here."""
+    given = os.environ.get("ARTIFACT_ROOT")
+    return Path(given).expanduser().absolute() if given else default_home() / "artifacts"
+
+
 def key_file(home: Path) -> Path:
     """The file of the API key made on the first start."""
     return home / "key"

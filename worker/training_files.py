@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.db.artefacts import WEIGHTS_SUFFIX, ArtefactStore
+from service.db.artefacts import TRAININGS, WEIGHTS_SUFFIX, ArtefactStore
 from service.db.checkpoints import CheckpointRepository
 from service.domain.records import Unit
 from sparsevit.errors import CheckpointError
@@ -33,7 +33,7 @@ def attempt_folder(root: Path, unit: Unit) -> Path:
 
 def job_folder(root: Path, job_id: str) -> Path:
     """Where the attempts of a job work."""
-    return root / "training" / job_id
+    return root / TRAININGS / job_id
 
 
 def begin(folder: Path, store: ArtefactStore, checkpoint: str | None) -> tuple[Path, Path]:

@@ -5,6 +5,7 @@ search      search, watch
 calibrate   calibrate, devices
 jobs        jobs, job, cancel, config, pareto
 keys        keys create, list, revoke
+retention   retention: lets old jobs and their files go
 up          up: everything on one machine
 demo        demo: a search from nothing to files, and what it posts
 request     the request that search and calibrate post
@@ -17,13 +18,13 @@ from __future__ import annotations
 
 import typer
 
-from service.commands import calibrate, demo, jobs, keys, search, up
+from service.commands import calibrate, demo, jobs, keys, retention, search, up
 from service.commands.common import told
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application; called by the entry point group `sparsevit.commands`."""
-    for module in (up, search, calibrate, jobs, demo):
+    for module in (up, search, calibrate, jobs, demo, retention):
         for command, epilog in module.COMMANDS:
             name = command.__name__.rstrip("_")
             app.command(name, epilog=f"Example: {epilog}")(told(command))
