@@ -3,6 +3,7 @@
 # make parity    the dense network beside transformers', at every size and batch (about 20 minutes)
 # make bench     every benchmark (ARGS="--quick --check" is passed on)
 # make supernet  train and adapt the shipped supernet anew (about 15 minutes on 2 cores)
+# make soak     ten minutes of random faults on the whole service (ARGS="--minutes 2 --seed 7")
 # make lint      lint alone
 # make install   only install, into .venv
 #
@@ -21,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test parity bench supernet lint install
+.PHONY: help demo test parity bench supernet soak lint install
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -43,6 +44,9 @@ bench: $(STAMP)
 
 supernet: $(STAMP)
 	@$(BIN)/python -m bench.supernet $(ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet .
