@@ -1,10 +1,11 @@
-"""The library's commands: inspect, adapt, finetune, evaluate, bench. They need no server."""
+"""The library's commands: inspect, adapt, finetune, evaluate, bench, compare. They need no server."""
 
 from __future__ import annotations
 
 import typer
 
 from sparsevit.commands.bench import bench
+from sparsevit.commands.compare import compare
 from sparsevit.commands.evaluate import evaluate
 from sparsevit.commands.inspect import inspect
 from sparsevit.commands.training import adapt, finetune
@@ -15,6 +16,7 @@ EXAMPLES = {
     finetune: "finetune supernet.safetensors /data/city --config best.json -o tuned.safetensors",
     evaluate: "evaluate supernet.safetensors /data/city --config best.json",
     bench: "bench model.safetensors --config best.json --threads 1",
+    compare: "compare dense.safetensors /data/city -o runs/compare --resolution 448x896 --narrow .75",
 }
 
 

@@ -283,15 +283,8 @@ class Verification:
             raise RuntimeError(f"{model.executed_windows} windows ran, {stated} were asked for.")
         return model.executed_windows
 
-    @torch.inference_mode()
     def macs(self, genes: Genes) -> int:
-        """Multiply-accumulates of the whole model for one image."""
-        model = self.session.model
-        model.set_sparsity(self.session.sparsity(genes))
-        # The counter does not see inside the fused attention kernels; it does see the plain one.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(self.session.latency_images(1))
-        return counter.get_total_flops() // 2
+        return macs(self.session, genes)
 
     def pictures(
         self, drawing: Mapping[str, Any], winner: Finalist, artefacts: Store
@@ -311,3 +304,13 @@ class Verification:
 
         picture = window_picture(self.session, genes)
         return {"windows.png": artefacts("windows.png", picture)} if picture else {}
+
+
+@torch.inference_mode()
+def macs(session: Session, genes: Genes) -> int:
+    """Multiply-accumulates of the whole model for one sample."""
+    session.model.set_sparsity(session.sparsity(genes))
+    # The counter does not see inside the fused attention kernels; it does see the plain one.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        session.model(session.latency_images(1))
+    return counter.get_total_flops() // 2
