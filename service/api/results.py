@@ -210,7 +210,12 @@ def get_receipt(
     parts: Parts,
     job_id: JobId,
     receipt_id: Annotated[
-        str, Path(description="A receipt's id, of front or config.", examples=[RECEIPT_ID])
+        str,
+        Path(
+            description="A receipt's id, of front or config.",
+            examples=[RECEIPT_ID],
+            json_schema_extra={"format": "receipt-id"},
+        ),
     ],
 ) -> Response:
     """Everything needed to believe one of the job's latencies."""

@@ -110,16 +110,17 @@ def post_search(
     of the configs within the budget and nearest possible budget, where these are known; else
     `inspection` is `pending`, they are being measured, and the same request is asked again later.
     """
+    key = None if idempotency_key is None else _checked_key(idempotency_key)
     checked = parse_search_request(body)
     if dry_run == "true":
         found = parts.submissions.dry_run(owner, checked)
         pending = found.inspection is Inspection.PENDING
         headers = {"Retry-After": str(POLL_SECONDS)} if pending else {}
         return JSONResponse(dry_run_object(found), 200, headers)
-    if idempotency_key is None:
+    if key is None:
         answer, repeated = job_object(parts.submissions.submit(owner, checked)), False
     else:
-        once = Once(_checked_key(idempotency_key), _digest(body), job_object)
+        once = Once(key, _digest(body), job_object)
         answer, repeated = parts.submissions.submit_once(owner, checked, once)
     headers = job_headers(answer["id"], answer["version"], terminal=False)
     headers["Location"] = f"/jobs/{answer['id']}"
