@@ -401,6 +401,8 @@ def test_a_training_that_was_stopped_goes_on(dense: Path, tmp_path: Path, monkey
     assert seen == [2, 3]
     assert again == whole
     assert spent["steps"] == 3
+    (tmp_path / "whole" / "row.safetensors").unlink()
+    assert run_to("whole")[0] == whole  # weights that are gone are made again
 
 
 def test_steps_are_timed_in_turns_and_nothing_is_trained(dense: Path) -> None:

@@ -142,6 +142,23 @@ def test_absolute_positions_are_cut_with_the_first_stage() -> None:
     )
 
 
+@pytest.mark.parametrize(("part", "column"), [(0, [1, 4, 5, 6]), (1, [1, 4, 5, 6])])
+def test_queries_and_keys_keep_the_same_channels(part: int, column: list[int]) -> None:
+    """Either may be what makes a channel count; values go their own way."""
+    wide = random_swin()
+    attention = wide.layers[0].blocks[0].attn
+    weight = torch.ones(3, 2, 8, 16)  # [query key value, heads, channels of a head, C]
+    weight[part, :, column] = 2
+    weight[2, :, 4:] = 2
+    weight += torch.arange(48).view(3, 2, 8, 1) / 1000  # tells the rows apart
+    attention.qkv.weight.data = weight.view(48, 16)
+    made = narrowed(wide, 0.5).backbone.layers[0].blocks[0].attn.qkv.weight
+    kept = made.view(3, 2, 4, 8)[..., 0]
+    for head in range(2):
+        for index, rows in ((0, column), (1, column), (2, [4, 5, 6, 7])):
+            assert torch.equal(kept[index, head], weight[index, head, rows, 0])
+
+
 def test_the_first_channels_are_kept_where_that_is_asked_for() -> None:
     made = narrowed(random_swin(), 0.5, "first")
     assert made.channels[1].tolist() == list(range(16))
