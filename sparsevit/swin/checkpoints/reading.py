@@ -6,6 +6,7 @@ safetensors first; `.pth` and `.pt` through torch.load(weights_only=True) only, 
 from __future__ import annotations
 
 import json
+import pickletools
 import struct
 import zipfile
 from pathlib import Path
@@ -27,6 +28,7 @@ MAX_TENSORS = 20_000
 MAX_HEADER = 16 * 2**20
 MAX_ENTRIES = 500_000  # of all dicts of a torch file, however they refer to each other
 MAX_DEPTH = 4
+LEGACY_PICKLES = 4  # before torch 1.6: magic number, protocol, system, and what names the storages
 MAX_GROWTH = 20  # a file may hold tensors of this many times its own size (tied weights, zips)
 
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -126,13 +128,31 @@ def _check_torch_size(path: Path) -> None:
     """A zip that claims far more than it holds is refused before it is unpacked."""
     try:
         if not zipfile.is_zipfile(path):
-            return
+            return _check_legacy_size(path)
         with zipfile.ZipFile(path) as archive:
             claimed = sum(info.file_size for info in archive.infolist())
+    except CheckpointTooLarge:
+        raise
     except Exception as error:
         raise _damage(path, error) from error
     if claimed > min(MAX_BYTES, MAX_GROWTH * path.stat().st_size):
         raise CheckpointTooLarge(f"{path.name} would unpack to {claimed} bytes.")
+
+
+def _check_legacy_size(path: Path) -> None:
+    """A file of before torch 1.6 names each storage with its number of elements, and that memory is
+    asked for before any of them is read. Its opcodes are looked at, not run."""
+    number, size = 0, path.stat().st_size
+    with open(path, "rb") as file:
+        for _ in range(LEGACY_PICKLES):
+            try:
+                for opcode, argument, _ in pickletools.genops(file):
+                    if opcode.name in ("BININT", "BININT1", "BININT2", "LONG1"):
+                        number = argument
+                    elif opcode.name == "BINPERSID" and number > size:
+                        raise CheckpointTooLarge(f"{path.name} claims {number} numbers.")
+            except ValueError:
+                return  # no such file: torch says what is wrong with it
 
 
 def _check_tensor_sizes(path: Path, tensors: dict[str, Tensor]) -> None:
