@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -124,10 +124,16 @@ class EvaluationRepository:
         return None if row is None else _evaluation(row)
 
     def page(self, job_id: str, limit: int, after: Evaluation | None = None) -> list[Evaluation]:
-        """A job's evaluations, oldest first, from the one that follows `after`."""
+        """A job's evaluations in order of proposal, from the one that follows `after`.
+
+        Not by id, which is the same order: Postgres would read the primary key, other jobs' rows and
+        all, where it takes a job's rows for evenly spread.
+        """
         columns = _EVALUATIONS.c
+        order = (columns.resolution, columns.generation, columns.position)
         statement = select(*_READ).where(columns.job_id == job_id)
         if after is not None:
-            statement = statement.where(columns.id > after.id)
-        statement = statement.order_by(columns.id).limit(limit)
+            place = (after.resolution, after.generation, after.position)
+            statement = statement.where(tuple_(*order) > tuple_(*place))
+        statement = statement.order_by(*order).limit(limit)
         return [_evaluation(row) for row in self._session.execute(statement)]

@@ -172,7 +172,6 @@ class EvaluationRow(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "resolution", "config_key"),
         UniqueConstraint("job_id", "resolution", "generation", "position"),
-        Index(None, "job_id", "id"),
     )
 
 

@@ -39,6 +39,7 @@ _OTHERS = (
         latency_ms)
     SELECT id, n::text, 0, n, '[0, 1]', 'done', n * 0.001, n
     FROM jobs, generate_series(0, CASE WHEN id = :large THEN :many ELSE :each END - 1) AS n
+    ORDER BY n.n, jobs.id
     """,
     """
     INSERT INTO job_events (job_id, kind, data)
