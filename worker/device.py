@@ -69,6 +69,8 @@ def serve(work: Work) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         channel.send({"event": "hello", "pid": os.getpid(), **work.hello()})
+    except BrokenPipeError:
+        return 0  # the worker died meanwhile: nobody is left to be told
     except Exception as error:
         channel.send({"event": "error", "error": describe(error), "retry": False})
         return 1

@@ -82,7 +82,7 @@ class Node:
         )
         self._cache_days = settings.evaluation_cache_days
         self._cache_mb = settings.evaluation_cache_mb
-        add_tasks(self._celery, self._advance, self._slot.wake, self._sweep.nudge)
+        add_tasks(self._celery, self._sweep.advance, self._slot.wake, self._sweep.nudge)
         self._device_model: str | None = None
         self._settled = threading.Event()
         self._refusal: DeviceUnavailable | None = None

@@ -21,10 +21,11 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from service.domain.logs import about
 from service.domain.records import Unit
-from service.domain.status import QUIET_KINDS, TRAINING_KINDS, UnitKind
+from service.domain.status import MAX_ATTEMPTS, QUIET_KINDS, TRAINING_KINDS, UnitKind
 from sparsevit.errors import DeviceBusy
 from sparsevit.latency.quiet import DeviceLock
 from worker.leases import Leases
+from worker.protocol import DEVICE_PROCESS_DIED
 from worker.supervisor import (
     DeviceProcess,
     DeviceUnavailable,
@@ -73,6 +74,7 @@ class DeviceSlot:
         self._wake = threading.Event()
         self.stopped_at: float | None = None
         self._known_pid: int | None = None
+        self._deaths = 0
         self.unit_id: int | None = None
         """The unit it works on now."""
 
@@ -91,7 +93,8 @@ class DeviceSlot:
         return self.stopped_at is not None
 
     def run(self) -> None:
-        """Work until stopped. Raises DeviceUnavailable where the device never opened."""
+        """Work until stopped. Raises DeviceUnavailable where the device never opened: it refused, or
+        its process died as often as a unit may."""
         self._process.start()
         while not self.stopping:
             self._wake.clear()
@@ -102,10 +105,12 @@ class DeviceSlot:
     def _turn_safely(self) -> bool:
         try:
             return self._turn()
-        except DeviceUnavailable:
-            if self._known_pid is None:
+        except DeviceUnavailable as refusal:
+            died = refusal.error["code"] == DEVICE_PROCESS_DIED
+            self._deaths += died
+            if self._known_pid is None and not (died and self._deaths < MAX_ATTEMPTS):
                 raise
-            logger.exception("the device does not open again; trying on")
+            logger.exception("the device does not open; trying on")
         except DATABASE_AWAY as error:
             logger.warning("the database is away: %s", error.orig)
         except Exception:

@@ -41,7 +41,7 @@ class Sweep:
         self._engine = engine
         self._seconds = seconds
         self._worker_id, self._unit_id = worker_id, unit_id
-        self._advance, self._wake, self._prune = advance, wake, prune
+        self._take_steps, self._wake, self._prune = advance, wake, prune
         self._next_prune = 0.0
         self._nudged = threading.Event()
         self._stopped = False
@@ -71,7 +71,7 @@ class Sweep:
         """One sweep. The slot is woken whatever becomes of the steps."""
         try:
             for job_id in self._due():
-                self._advance_alone(job_id)
+                self.advance(job_id)
         finally:
             self._wake()
         if time.monotonic() >= self._next_prune:
@@ -90,10 +90,11 @@ class Sweep:
             due = JobRepository(session).due_for_step()
         return list(dict.fromkeys([*touched, *due]))
 
-    def _advance_alone(self, job_id: str) -> None:
-        """Take a job's steps; what is wrong with it must not stop the others."""
+    def advance(self, job_id: str) -> None:
+        """Take a job's steps; what is wrong with it must not stop the others, nor does a database
+        that is away: the next sweep takes them."""
         try:
-            self._advance(job_id)
+            self._take_steps(job_id)
         except DATABASE_AWAY as error:
             logger.warning("no step for %s, the database is away: %s", job_id, error.orig)
         except Exception:

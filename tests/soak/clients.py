@@ -16,7 +16,9 @@ from service.domain.status import TERMINAL
 from tests.soak.stack import Stack
 
 OPEN_JOBS = 6
-CANCEL_SHARE = 0.1
+CANCEL_SHARE = 0.02
+"""Of the open jobs, in a second."""
+
 LOOK_SECONDS = 0.2
 
 

@@ -71,6 +71,8 @@ class FakeWork:
         """A device with a name."""
         if "refuse" in sys.argv:
             raise CheckpointUnsafe("no such device")
+        if "die" in sys.argv:
+            os._exit(7)
         device = {
             **rows.DEVICE,
             "uuid": OPTIONS.get("FAKE_UUID", "CPU-1"),

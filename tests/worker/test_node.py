@@ -194,6 +194,25 @@ def test_a_device_that_does_not_open_ends_the_worker(start_worker: StartWorker) 
     assert "error: no such device" in worker.text
 
 
+def test_a_device_process_that_dies_before_it_has_opened_is_started_again(
+    start_worker: StartWorker,
+) -> None:
+    worker = start_worker("one")
+    wait_until(lambda: bool(psutil.Process(worker.process.pid).children()))
+    assert "is ready" not in worker.text
+    device_process(worker).kill()
+    worker.wait_for("is ready")
+    assert "does not open" in worker.text
+
+
+def test_a_device_process_that_dies_whenever_it_opens_ends_the_worker(
+    start_worker: StartWorker,
+) -> None:
+    worker = start_worker("one", "die")
+    assert worker.process.wait(30) == 1
+    assert "error: The process that owns the device exited with status 7" in worker.text
+
+
 def test_missing_settings_are_named() -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "REDIS_URL")}
     done = subprocess.run(
