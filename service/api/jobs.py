@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -30,7 +32,21 @@ from service.domain.status import JobStatus
 router = APIRouter(tags=["jobs"])
 
 Parts = Annotated[Context, Depends(context)]
-Limit = Annotated[int, Query(ge=1, le=100, description="Entries per page.", examples=[50])]
+
+
+def _digits(value: object) -> object:
+    """Refuses what Python besides takes for an integer, such as 1_0 and 5.0."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,20}", value) is None:
+        raise ValueError("give a whole number, in digits")
+    return value
+
+
+Limit = Annotated[
+    int,
+    Field(ge=1, le=100),
+    BeforeValidator(_digits),
+    Query(description="Entries per page.", examples=[50]),
+]
 ABOUT_AFTER = "`next_cursor` of the page before."
 JOB_HEADERS = ETAG | RETRY_AFTER
 

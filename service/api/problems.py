@@ -191,7 +191,11 @@ def _parameter_error(request: Request, error: Exception) -> Response:
     """A path or query parameter FastAPI refused; its own answer would repeat the input."""
     assert isinstance(error, RequestValidationError)
     found = [
-        FieldError(f"/{detail['loc'][-1]}", str(detail["type"]), str(detail["msg"]))
+        FieldError(
+            f"/{detail['loc'][-1]}",
+            str(detail["type"]),
+            str(detail["msg"]).removeprefix("Value error, "),
+        )
         for detail in error.errors()
     ]
     refused = ValidationFailed("the request has parameters that cannot be used; see errors", found)

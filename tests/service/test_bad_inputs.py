@@ -151,6 +151,8 @@ FIELD_ROWS: dict[str, tuple[Send, list[str]]] = {
     "height 100000": (raw(with_(input={"height": 100000})), ["/input/height"]),
     "limit=-1": (get("/jobs?limit=-1"), ["/limit"]),
     "limit=1e20": (get("/jobs?limit=1e20"), ["/limit"]),
+    "limit=1_0": (get("/jobs?limit=1_0"), ["/limit"]),
+    "limit=5.0": (get("/jobs?limit=5.0"), ["/limit"]),
     "a forged cursor": (get("/jobs?after=job_" + "0" * 32), ["/after"]),
 }
 
