@@ -43,20 +43,25 @@ class Draft:
     def missing(self) -> int:
         return self.wanted - len(self.genes)
 
-    def add(self, rows: np.ndarray, up_to: int | None = None) -> None:
-        """Takes the feasible and new of rows, in order, until `up_to` (wanted) configs stand."""
-        limit = self.wanted if up_to is None else min(up_to, self.wanted)
-        if len(self.genes) >= limit or not len(rows):
-            return
+    def add(self, rows: np.ndarray) -> None:
+        """Takes the feasible and new of rows, in order, until as many stand as are wanted."""
+        if self.missing > 0 and len(rows):
+            rows = self.new(rows, self.missing)
+            self._seen.update(self._keys(rows))
+            self.genes += map(tuple, rows.tolist())
+
+    def new(self, rows: np.ndarray, most: int | None = None) -> np.ndarray:
+        """The canonical form of those of rows that may be taken, each once, in their order."""
         feasible = self.feasible
         rows = feasible.space.canonical(rows)
         rows = rows[feasible.latency_map.feasible(rows, feasible.budget_ms, feasible.scope)]
-        for key, row in zip(self._keys(rows), rows.tolist(), strict=True):
-            if len(self.genes) == limit:
-                return
+        places: dict[bytes, int] = {}
+        for place, key in enumerate(self._keys(rows)):
+            if len(places) == most:
+                break
             if key not in self._seen:
-                self._seen.add(key)
-                self.genes.append(tuple(row))
+                places.setdefault(key, place)
+        return rows[list(places.values())]
 
     def fill(self) -> None:
         """Fills up with feasible configs never seen: drawn while that is quick, then listed."""

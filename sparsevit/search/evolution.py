@@ -1,8 +1,8 @@
 """Latency-constrained evolution: which configs to evaluate next.
 
     generation 0   the uniform configs (the baseline), then configs spread over latency
-    generation g   parents = the best of the whole history; half of the offspring by mutation,
-                   half by crossover; what the moves do not fill comes from the feasible rest
+    generation g   parents = the best of the whole history; many offspring by mutation, as many by
+                   crossover, as many from anywhere; those that promise most are proposed
 
 `propose` keeps no state: the same seed, generation, finished evaluations (in any order) and latency
 map give the same proposals, so a search resumes from its log and replays. Only configs within the
@@ -15,7 +15,9 @@ After SparseViT's search (paper, section 3.4; NSGA-II's survival), with these de
    of the parents goes by metric, and the other half by rank and crowding keeps variety;
  - its population is refilled with duplicates; proposals here are distinct over the whole history;
  - at least one gene of a mutant changes, mostly by one level, and crossover cuts once: offspring
-   share prefixes, which are evaluated once (moves.py).
+   share prefixes, which are evaluated once (moves.py);
+ - many more offspring are made than proposed: a surrogate fitted to the history tells which of them
+   may move the front (promising.py).
 
 Importable without torch.
 """
@@ -23,7 +25,7 @@ Importable without torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +36,13 @@ from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.history import History
 from sparsevit.search.latency_map import LatencyMap, Scope
 from sparsevit.search.moves import Evaluation, crossover, mutate, select_parents
+from sparsevit.search.promising import most_promising
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes
 
-MOVE_ROUNDS = 16
+OFFSPRING = 16
+"""So many mutants, children and others are made for each of the population."""
+FEWEST_SCORED = 4
 LATENCY_BANDS = 8
 NEAR_BUDGET = 0.1  # the top band: this share of the way from the budget to the fastest config
 
@@ -103,7 +108,7 @@ def propose(
         draft.add(baseline(draft.feasible))
         draft.add(_spread(draft.feasible, draft.rng, draft.missing))
     else:
-        _breed(draft, select_parents(past, budget_ms, settings.parents), settings.mutation)
+        _breed(draft, settings)
     draft.fill()
     return draft.genes
 
@@ -137,22 +142,22 @@ def _spread(feasible: FeasibleSet, rng: np.random.Generator, n: int) -> np.ndarr
     return np.concatenate((pairs, near[both:], anywhere[both:]))
 
 
-def _breed(draft: Draft, parents: np.ndarray, mutation: float) -> None:
-    """Half of the offspring by mutation, half by crossover; each half may make up for the other."""
-    if not len(parents):
+def _breed(draft: Draft, settings: EvolutionSettings) -> None:
+    """The most promising of many offspring: mutants and children of the parents, and others from
+    anywhere; of everything, where that is no more. Where hardly anything is scored, all are equal."""
+    feasible, many = draft.feasible, OFFSPRING * settings.population
+    survivors = select_parents(draft.past, feasible.budget_ms, settings.parents)
+    if not draft.wanted or not len(survivors):
         return
-
-    def mutants(n: int) -> np.ndarray:
-        return mutate(draft.feasible.space, draft.rng, parents, mutation, n)
-
-    def crossed(n: int) -> np.ndarray:
-        return crossover(draft.feasible.space, draft.rng, parents, n)
-
-    half = (draft.wanted + 1) // 2
-    turns: tuple[tuple[Callable[[int], np.ndarray], int], ...]
-    turns = ((mutants, half), (crossed, draft.wanted), (mutants, draft.wanted))
-    for move, target in turns:
-        for _ in range(MOVE_ROUNDS):
-            short = target - len(draft.genes)
-            if short > 0:
-                draft.add(move(4 * short + 8), target)
+    if feasible.count <= 3 * many:
+        pool = feasible.enumerate()
+    else:
+        mutants = mutate(feasible.space, draft.rng, survivors, settings.mutation, many)
+        children = crossover(feasible.space, draft.rng, survivors, many)
+        pool = np.concatenate((mutants, children, feasible.sample(draft.rng, many)))
+    pool = draft.rng.permutation(draft.new(pool))
+    scored = draft.past.scored
+    if len(pool) and len(scored.metric) >= FEWEST_SCORED:
+        latency_map, scope, budget_ms = feasible.latency_map, feasible.scope, feasible.budget_ms
+        pool = most_promising(pool, latency_map, scope, scored, budget_ms, draft.wanted, draft.rng)
+    draft.add(pool)

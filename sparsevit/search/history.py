@@ -62,6 +62,13 @@ class History(Sequence["Evaluation"]):
             self._columns = new if self._columns is None else self._columns.followed_by(new)
         return self._columns
 
+    @property
+    def scored(self) -> Columns:
+        """The rows that have a metric; there must be rows."""
+        columns = self.columns
+        assert columns is not None
+        return columns.where(np.isfinite(columns.metric))
+
     def before(self, generation: int) -> History:
         """The evaluations of the generations before that one."""
         columns = self.columns

@@ -274,11 +274,11 @@ class Table:
         ]
 
 
-def searched(table: Table, settings: EvolutionSettings) -> History:
+def searched(table: Table, settings: EvolutionSettings, strategy: str = "evolution") -> History:
     latency_map = linear_map(TINY)
     evaluator = Evaluator(table.on_shard, TOP1, table.images, table.shards)
     budget_ms = 0.7 * latency_map.dense_ms
-    return search("evolution", TINY, latency_map, budget_ms, "model", settings, evaluator)[0]
+    return search(strategy, TINY, latency_map, budget_ms, "model", settings, evaluator)[0]
 
 
 def best(history: Sequence[Evaluation]) -> Evaluation:
@@ -303,7 +303,8 @@ class TestSearches:
         assert paid[True] < paid[False] / 1.2
 
     def test_the_first_generation_does_not_race(self) -> None:
-        history = searched(Table(0), EvolutionSettings(population=10, parents=4, generations=3))
+        settings = EvolutionSettings(population=10, parents=4, generations=3)
+        history = searched(Table(0), settings, "random")
         assert {one.generation for one in history if one.dropped} == {1, 2}
 
     def test_a_dropped_candidate_keeps_what_was_known_and_is_not_proposed_again(self) -> None:

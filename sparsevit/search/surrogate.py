@@ -1,0 +1,84 @@
+"""Surrogate: what the evaluations so far say of a config that was not evaluated.
+
+A Gaussian process over the levels (Rasmussen and Williams, 2006, chapters 2 and 5): a smooth function
+of each gene, added up, and a smooth function of all of them. What a block pair costs in accuracy is
+nearly a sum over the pairs, and that is what few evaluations can tell; the rest corrects it where there
+are more. It ranks proposals and scores nothing: every metric that is reported was evaluated.
+
+Importable without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from sparsevit.sparsity.config import MAX_LEVEL
+
+WIDTHS = (3.0, 6.0, 12.0)
+"""Of the function of all genes, in levels: how far apart two configs still tell of each other."""
+GENE_WIDTHS = (3.0, 8.0)
+NOISES = (1e-3, 1e-2, 1e-1)
+"""What neither function explains, as a variance beside theirs."""
+DECIMALS = 7
+"""A prediction is rounded, so that processors that sum in another order rank alike."""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One choice of widths and noise, and how well it explains the evaluations."""
+
+    widths: tuple[float, float]
+    inverse: np.ndarray
+    weights: np.ndarray
+    scale: float
+    log_likelihood: float
+
+
+class Surrogate:
+    """Fitted to genes uint8 [n, genes] and their metrics float [n], n >= 2; of the widths and noises
+    those under which the metrics are likeliest. Takes n cubed: some hundred rows are enough."""
+
+    def __init__(self, genes: np.ndarray, metric: np.ndarray) -> None:
+        self._genes, self._mean = genes, float(np.mean(metric))
+        self._spread = float(np.std(metric)) or 1.0
+        z = (metric - self._mean) / self._spread
+        fits = []
+        for widths in product(WIDTHS, GENE_WIDTHS):
+            k = _covariance(genes, genes, *widths)
+            fits += [_fitted(k, z, widths, noise) for noise in NOISES]
+        self._best = max(fits, key=lambda fit: fit.log_likelihood)
+
+    def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the metric of each config: float [m], [m]."""
+        best = self._best
+        k = _covariance(genes, self._genes, *best.widths)
+        explained = np.einsum("ij,ij->i", k @ best.inverse, k)
+        variance = best.scale * np.maximum(2 + genes.shape[1] - explained, 0)
+        mean = self._mean + self._spread * (k @ best.weights)
+        return mean.round(DECIMALS), (self._spread * np.sqrt(variance)).round(DECIMALS)
+
+
+def _fitted(k: np.ndarray, z: np.ndarray, widths: tuple[float, float], noise: float) -> _Fit:
+    k = k + noise * np.eye(len(z))
+    inverse = np.linalg.inv(k)
+    weights = inverse @ z
+    # The scale under which the metrics are likeliest has a closed form.
+    scale = max(float(z @ weights) / len(z), 1e-12)
+    fitting = -0.5 * (len(z) * np.log(scale) + np.linalg.slogdet(k)[1])
+    return _Fit(widths, inverse, weights, scale, float(fitting))
+
+
+def _covariance(a: np.ndarray, b: np.ndarray, width: float, gene_width: float) -> np.ndarray:
+    """[len(a), len(b)]; of a config with itself 2 + the number of genes: of a constant, of the
+    function of all genes, and of one of each gene."""
+    distance = np.arange(MAX_LEVEL + 1) ** 2
+    of_gene = np.exp(-distance / (2 * gene_width**2))
+    squares, found = np.zeros((len(a), len(b)), np.int64), np.ones((len(a), len(b)))
+    for ours, theirs in zip(a.T.astype(np.int64), b.T.astype(np.int64), strict=True):
+        apart = np.abs(ours[:, None] - theirs)
+        squares += distance[apart]
+        found += of_gene[apart]
+    return found + np.exp(-squares / (2 * width**2))
