@@ -17,21 +17,22 @@ from worker.runners import SessionWork
 if TYPE_CHECKING:
     from sparsevit.search.steps import Session
 
-MEASURE_SECONDS = 4.0
+OPTIONS = dict(option.split("=") for option in sys.argv[1:])
 
 
 class ClockedWork(SessionWork):
-    """Measures for a few seconds only. FAKE_MEMORY_MB=N on the command line: with so much memory."""
+    """Measures for a few seconds only. On the command line: FAKE_MEASURE_SECONDS=N, how many, and
+    FAKE_MEMORY_MB=N, with so much memory."""
 
     def hello(self) -> dict[str, Any]:
         said = super().hello()
-        for option in sys.argv[1:]:
-            limit_memory(int(option.removeprefix("FAKE_MEMORY_MB=")) * 2**20)
+        if "FAKE_MEMORY_MB" in OPTIONS:
+            limit_memory(int(OPTIONS["FAKE_MEMORY_MB"]) * 2**20)
         return said
 
     def _open(self, arguments: Mapping[str, Any]) -> Session:
         session = super()._open(arguments)
-        session.measure_seconds = MEASURE_SECONDS
+        session.measure_seconds = float(OPTIONS.get("FAKE_MEASURE_SECONDS", 3))
         return session
 
 

@@ -240,13 +240,19 @@ def client(api: Api) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def module_trainer(
-    api: Api, database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    api: Api,
+    database_url: str,
+    redis_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[WorkerProcess]:
     """One worker for the API's jobs of a test module, with training slices of a second. Its clock is
-    the CPU time of a thread: it measures although others keep the machine busy."""
+    the CPU time of a thread: it measures although others keep the machine busy. It does so for as
+    long as the module's MEASURE_SECONDS, 3 where it has none."""
     environment = environment_of_worker(database_url, redis_url, api.artefacts.root) | {
         "SLICE_SECONDS": "1",
         "TEST_DEVICE": "clocked_device.py",
+        "FAKE_MEASURE_SECONDS": str(getattr(request.module, "MEASURE_SECONDS", 3)),
     }
     worker = process_of_worker("real", (), True, environment, tmp_path_factory.mktemp("trainer"))
     try:
