@@ -123,6 +123,7 @@ def compare(
         adapt_share=adapt_share,
         scope=scope,
         evolution=EvolutionSettings(**_given(evolution)),
+        strict=not quick,
         **_given(optional),
     )
     with thread_count(threads), _stages() as tell:

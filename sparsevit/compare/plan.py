@@ -19,7 +19,7 @@ from sparsevit.compare.sizes import padding_note
 from sparsevit.compare.store import Store
 from sparsevit.compare.timing import timed
 from sparsevit.data.sources import open_training
-from sparsevit.errors import BudgetUnreachable
+from sparsevit.errors import BudgetUnreachable, DeviceDisturbed
 from sparsevit.search.choices import dense_ms
 from sparsevit.search.feasible import FeasibleSet
 from sparsevit.search.latency_map import SCOPES, LatencyMap, Scope
@@ -100,6 +100,7 @@ def _made(models: Models, full: Session, settings: CompareSettings, tell: Progre
     full.splits.check()
     made = full.calibrate(lambda done, total: tell("calibrating", done, total))
     latency_map = LatencyMap.from_dict(made["map"])
+    check_quiet(settings, "calibrated", latency_map.disturbed)
     sessions = {row.name: models.untrained(row) for row in dense}
     ratios = _ratios(sessions, latency_map, settings, tell)
     del ratios["dense"]
@@ -137,9 +138,19 @@ def _ratios(
         {scope: dense_ms(latency_map, scope) for scope in SCOPES},
         lambda done, total: tell("timing the dense rows", done, total),
     )[settings.scope]
+    check_quiet(settings, "timed", any(one.disturbed for one in measured))
     return {
         name: one.ratio / measured[0].ratio for name, one in zip(sessions, measured, strict=True)
     }
+
+
+def check_quiet(settings: CompareSettings, what: str, disturbed: bool) -> None:
+    """Raises DeviceDisturbed where that is to end the comparison."""
+    if disturbed and settings.strict:
+        raise DeviceDisturbed(
+            f"Other work ran on the device while it was {what}, so no budget can be believed. Stop "
+            "what else runs there and start the comparison again."
+        )
 
 
 def budgets_of(

@@ -51,9 +51,11 @@ def run_compare(
     again with the same arguments it goes on where it was stopped; more seeds may be asked for.
 
     checkpoint: dense task weights. dataset, device, input, score: as of run_search. time_again:
-    measures latencies anew. Raises ConfigError where the folder is of another comparison,
-    BudgetUnreachable where no sparse config is as fast as any of the smaller dense rows, and the errors
-    of loading.
+    measures latencies anew.
+
+    Raises ConfigError where the folder is of another comparison, DeviceDisturbed where too much else
+    runs on the device to settle budgets, BudgetUnreachable where no sparse config is as fast as any of
+    the smaller dense rows, and the errors of loading.
     """
     settings, store = settings or CompareSettings(), Store(folder)
     tell = progress or (lambda stage, done, total: None)

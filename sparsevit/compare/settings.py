@@ -24,7 +24,8 @@ class CompareSettings:
     dense row, whose time every other row gets. adapt_share: of this time, what a sparse row spends on
     adaptation; it is fine-tuned for the rest.
     scope: of the latency that sparse rows have to meet. evolution: of each search.
-    measure_seconds: see Session.
+    measure_seconds: see Session. strict: whether latencies that other work disturbed end the
+    comparison before anything is trained for budgets that cannot be believed.
     """
 
     sizes: tuple[tuple[int, int], ...] | None = None
@@ -36,6 +37,7 @@ class CompareSettings:
     scope: Scope = "model"
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     measure_seconds: float = MEASURE_SECONDS
+    strict: bool = True
 
     def __post_init__(self) -> None:
         if self.sizes is not None and len(set(self.sizes)) < len(self.sizes):
@@ -50,7 +52,8 @@ class CompareSettings:
             raise ConfigError(f"scope is {self.scope!r}; it is model or backbone.")
 
     def question(self) -> dict[str, Any]:
-        """What the rows depend on, JSON: all but how many seeds there are and how long is measured."""
+        """What the rows depend on, JSON: all but how many seeds there are and how is measured."""
         document = asdict(self)
-        del document["seeds"], document["measure_seconds"]
+        for name in ("seeds", "measure_seconds", "strict"):
+            del document[name]
         return document

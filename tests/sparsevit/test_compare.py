@@ -14,7 +14,14 @@ from PIL import Image
 
 from sparsevit.compare.cost import Case, step_seconds
 from sparsevit.compare.figure import tradeoff_png
-from sparsevit.compare.plan import ADAPTATION, Plan, budgets_of, equal_steps, uniform_of
+from sparsevit.compare.plan import (
+    ADAPTATION,
+    Plan,
+    budgets_of,
+    check_quiet,
+    equal_steps,
+    uniform_of,
+)
 from sparsevit.compare.rows import Row, dense_rows, place_key, sparse_for, sparse_rows
 from sparsevit.compare.run import run_compare
 from sparsevit.compare.settings import CompareSettings
@@ -22,7 +29,7 @@ from sparsevit.compare.sizes import aligned_below, padding_note, padding_ratio, 
 from sparsevit.compare.store import Store
 from sparsevit.compare.table import COLUMNS, comparison, csv_text, sparsity_text
 from sparsevit.compare.timing import timed
-from sparsevit.errors import BudgetUnreachable, ConfigError
+from sparsevit.errors import BudgetUnreachable, ConfigError, DeviceDisturbed
 from sparsevit.search.evolution import EvolutionSettings
 from sparsevit.search.space import SearchSpace
 from sparsevit.search.steps import Session
@@ -456,6 +463,13 @@ def test_dense_rows_that_sparsity_cannot_meet_are_told() -> None:
     assert told[1].startswith("R2 is faster than every sparse config")
     with pytest.raises(BudgetUnreachable, match="R2 is faster"):
         budgets_of({"R2": 0.01}, latency_map, space, "model")
+
+
+def test_budgets_of_a_disturbed_device_end_the_comparison() -> None:
+    check_quiet(CompareSettings(), "timed", False)
+    check_quiet(CompareSettings(strict=False), "timed", True)
+    with pytest.raises(DeviceDisturbed, match="while it was timed"):
+        check_quiet(CompareSettings(), "timed", True)
 
 
 def test_uniform_is_the_densest_within_the_budget() -> None:
