@@ -19,6 +19,7 @@ OPEN_JOBS = 6
 CANCEL_SHARE = 0.02
 """Of the open jobs, in a second."""
 
+TRAIN_SHARE = 0.3
 LOOK_SECONDS = 0.2
 
 
@@ -96,11 +97,13 @@ class Clients:
             "racing": self._rng.random() < 0.5,
             "reuse": self._rng.random() < 0.5,
         }
+        trainings = {name: {"steps": 5} for name in ("adapt", "finetune")}
         return {
             "checkpoint": "builtin:digits",
             "dataset": "builtin:digits",
             "latency_budget": self._rng.choice(["50%", "60%", "75%"]),
             "search": search,
+            **(trainings if self._rng.random() < TRAIN_SHARE else {}),
         }
 
     def _look(self, client: httpx.Client) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
@@ -15,10 +16,18 @@ from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from service.db.tallies import TallyRepository
 from service.db.units import UnitRepository
-from service.domain.records import Job
-from service.domain.status import MAX_ATTEMPTS, TERMINAL, EvaluationState, JobStatus, UnitState
+from service.domain.records import Job, Unit
+from service.domain.status import (
+    MAX_ATTEMPTS,
+    TERMINAL,
+    EvaluationState,
+    JobStatus,
+    UnitKind,
+    UnitState,
+)
 from tests.soak.clients import Clients, Record
 from tests.soak.stack import Stack
+from tests.worker.rows import simulate
 from tests.worker.world import World
 
 SETTLE_SECONDS = 240.0
@@ -40,6 +49,15 @@ class History:
     def expect(self, true: bool, what: str) -> None:
         if not true:
             self.wrong.append(what)
+
+
+class Undisturbed(World):
+    """A job in memory, whose inspection answers as that of a device does."""
+
+    def finish(self, unit: Unit, result: Mapping[str, Any] | None = None) -> None:
+        if unit.kind == UnitKind.INSPECT:
+            result = simulate(unit.kind, self.job.request)
+        super().finish(unit, result)
 
 
 def settle(engine: Engine, seconds: float = SETTLE_SECONDS) -> bool:
@@ -148,7 +166,7 @@ def _undisturbed(session: Session, job: Job, history: History) -> None:
     if any(row.error and row.error["code"] in LOST_THRICE for row in found):
         return
     history.compared += 1
-    world = World(request=job.request)
+    world = Undisturbed(request=job.request)
     world.run()
 
     def facts(rows: Sequence) -> list[tuple]:
@@ -158,6 +176,7 @@ def _undisturbed(session: Session, job: Job, history: History) -> None:
     history.expect(same, f"I3: {job.id} has other evaluations than undisturbed")
     history.expect(job.result == world.job.result, f"I3: {job.id} has another result")
     history.expect(job.front == world.job.front, f"I3: {job.id} has another front")
+    history.expect(job.weights == world.job.weights, f"I3: {job.id} has other weights")
 
 
 def _measurements(stack: Stack, history: History) -> None:

@@ -171,7 +171,7 @@ def simulate(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """What a device would answer to a unit of that kind."""
     match UnitKind(kind):
         case UnitKind.INSPECT:
-            return INSPECTION
+            return INSPECTION | {name: payload.get(name) for name in ("adapt", "finetune")}
         case UnitKind.CALIBRATE:
             return {"map": latency_map().to_dict(), "receipt": {"id": "rcpt_1"}}
         case UnitKind.EVALUATE:
