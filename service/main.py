@@ -14,7 +14,7 @@ from service.api.context import Context
 from service.api.request_ids import RequestIdMiddleware
 from service.api.streams import EventHub
 from service.db.artefacts import ArtefactStore
-from service.db.session import make_engine
+from service.db.session import make_engine, make_reader
 from service.domain.logs import configure
 from service.jobs import JobService, SubmissionService
 from service.paths import PathResolver
@@ -42,6 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         parts.celery.close()
         parts.engine.dispose()
+        parts.reader.dispose()
 
     app = FastAPI(
         title="SparseViT search",
@@ -61,16 +62,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _parts(settings: Settings) -> Context:
-    engine = make_engine(settings.database_url)
+    engine, reader = make_engine(settings.database_url), make_reader(settings.database_url)
     celery = make_celery(settings.redis_url)
     return Context(
         settings=settings,
         engine=engine,
+        reader=reader,
         celery=celery,
         submissions=SubmissionService(
             engine, celery, PathResolver(settings.data_roots), settings.open_jobs
         ),
-        jobs=JobService(engine, celery),
+        jobs=JobService(engine, reader, celery),
         artefacts=ArtefactStore(settings.artifact_root),
         events=EventHub(engine),
     )

@@ -7,11 +7,12 @@ from typing import Annotated
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from service.api.context import Context, context
 from service.db.keys import KeyRepository
-from service.db.session import session_scope
+from service.db.session import reading_scope
 from service.domain.errors import Forbidden, Unauthenticated
 from service.domain.records import ApiKey
 
@@ -21,33 +22,53 @@ bearer = HTTPBearer(auto_error=False, description="An API key of `sparsevit keys
 """For the API's description only; `caller` reads the header itself."""
 
 
-def key_in_force(
+async def key_sent(
     request: Request,
-    parts: Annotated[Context, Depends(context)],
     _described: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-) -> ApiKey:
-    """Dependency: the record of the request's key.
+) -> str:
+    """Dependency: the request's key, which nobody has looked up yet.
 
     Raises:
-        Unauthenticated: no key, or none that is known.
+        Unauthenticated: there is none.
     """
     header = request.headers.get("authorization", "")
     scheme, _, key = header.partition(" ")
     if scheme.lower() != "bearer" or not 0 < len(key) <= MAX_KEY_CHARACTERS:
         raise Unauthenticated("send the header `Authorization: Bearer KEY`")
-    with session_scope(parts.engine) as session:
-        found = KeyRepository(session).find(key)
+    return key
+
+
+SentKey = Annotated[str, Depends(key_sent)]
+
+
+def key_in_force(key: SentKey, parts: Annotated[Context, Depends(context)]) -> ApiKey:
+    """Dependency: the record of the request's key.
+
+    Raises:
+        Unauthenticated: it is not known.
+    """
+    with reading_scope(parts.reader) as session:
+        return in_force(session, key)
+
+
+def in_force(session: Session, key: str) -> ApiKey:
+    """The record of a key.
+
+    Raises:
+        Unauthenticated: it is not known.
+    """
+    found = KeyRepository(session).find(key)
     if found is None:
         raise Unauthenticated("this key is unknown or was revoked")
     return found
 
 
-def caller(key: Annotated[ApiKey, Depends(key_in_force)]) -> str:
+async def caller(key: Annotated[ApiKey, Depends(key_in_force)]) -> str:
     """Dependency: the owner the request's key belongs to."""
     return key.owner
 
 
-def operator(request: Request, key: Annotated[ApiKey, Depends(key_in_force)]) -> None:
+async def operator(request: Request, key: Annotated[ApiKey, Depends(key_in_force)]) -> None:
     """Dependency: the caller may see what is about every owner's jobs together: with an admin key,
     or, with any key in force, from this very machine.
 

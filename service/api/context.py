@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from celery import Celery
@@ -22,6 +22,7 @@ class Context:
 
     settings: Settings
     engine: Engine
+    reader: Engine
     celery: Celery
     submissions: SubmissionService
     jobs: JobService
@@ -29,21 +30,24 @@ class Context:
     events: EventHub
 
 
-def context(request: Request) -> Context:
+# Dependencies that wait for nothing are coroutines: FastAPI hands each plain function to a thread.
+
+
+async def context(request: Request) -> Context:
     """Dependency: the service's parts."""
     found = request.app.state.context
     assert isinstance(found, Context)
     return found
 
 
-def only_query(*names: str) -> Callable[[Request], None]:
+def only_query(*names: str) -> Callable[[Request], Awaitable[None]]:
     """Dependency: refuses query parameters other than `names`, and those given twice.
 
     A misspelt filter that is ignored would answer a question nobody asked.
     """
     known = ", ".join(names) or "none"
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:
         keys = [key for key, _ in request.query_params.multi_items()]
         if set(keys) <= set(names) and len(keys) == len(set(keys)):
             return

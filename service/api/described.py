@@ -80,7 +80,7 @@ JobId = Annotated[
 ]
 
 
-def conditional(
+async def conditional(
     _described: Annotated[
         str | None,
         Header(

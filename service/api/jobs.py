@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.auth import Caller
+from service.api.auth import Caller, SentKey, in_force
 from service.api.candidate_objects import CANDIDATE_ID, CandidateList, candidate_object
 from service.api.context import Context, context, only_query
 from service.api.described import (
@@ -25,9 +25,11 @@ from service.api.described import (
 from service.api.objects import JobList, JobObject, job_summary
 from service.api.plain import listing
 from service.api.responses import job_response
+from service.db.session import reading_scope
 from service.domain.errors import JobAlreadyTerminal, JobNotFound
 from service.domain.records import evaluation_id
 from service.domain.status import JobStatus
+from service.jobs import shown
 
 router = APIRouter(tags=["jobs"])
 
@@ -92,9 +94,12 @@ def list_jobs(
     dependencies=[Depends(conditional), Depends(only_query())],
     summary="Get a job",
 )
-def get_job(request: Request, owner: Caller, parts: Parts, job_id: JobId) -> Response:
+def get_job(request: Request, key: SentKey, parts: Parts, job_id: JobId) -> Response:
     """A job as it stands. Until it is terminal, Retry-After says when to ask again."""
-    return job_response(request, parts.jobs.get(owner, job_id))
+    # Every client polls this: key and job are looked up by one thread, over one connection.
+    with reading_scope(parts.reader) as session:
+        job = shown(session, in_force(session, key).owner, job_id)
+    return job_response(request, job)
 
 
 @router.get(
@@ -122,7 +127,7 @@ def list_candidates(
     """Every candidate the search proposed, in order of proposal."""
     page = parts.jobs.candidates(owner, job_id, limit, after)
     cursor = evaluation_id(page.items[-1].id) if page.items else None
-    job = parts.jobs.get(owner, job_id)
+    job = parts.jobs.shown(owner, job_id)
     data = [candidate_object(evaluation, job) for evaluation in page.items]
     return JSONResponse(listing(data, page.has_more, cursor))
 

@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from service.db.events import EventRepository
@@ -30,6 +42,16 @@ from service.domain.status import (
 
 _JOBS = table_of(JobRow)
 _CLOCK = func.clock_timestamp()
+_OUTCOME = ("result", "front")
+"""Columns of many kilobytes that only those read who ask for what was found."""
+
+_SHOWN = [column for column in _JOBS.c if column.name not in _OUTCOME]
+# Made once: to make a statement of thirty columns takes longer than to run it.
+_GET = select(*_JOBS.c).where(_JOBS.c.id == bindparam("job_id"))
+_GET_OWNED = _GET.where(_JOBS.c.owner == bindparam("owner"))
+_GET_SHOWN = select(*_SHOWN).where(
+    _JOBS.c.id == bindparam("job_id"), _JOBS.c.owner == bindparam("owner")
+)
 _ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 EMPTY_PROGRESS: Json = {
     "done": 0,
@@ -44,7 +66,7 @@ EMPTY_PROGRESS: Json = {
 
 
 def _job(row: Row[Any]) -> Job:
-    fields = dict(row._mapping)
+    fields = dict.fromkeys(_OUTCOME) | dict(row._mapping)
     fields["status"] = JobStatus(fields["status"])
     fields["stage"] = None if fields["stage"] is None else Stage(fields["stage"])
     return Job(**fields)
@@ -93,10 +115,15 @@ class JobRepository:
 
     def get(self, job_id: str, owner: str | None = None) -> Job | None:
         """The job; None where there is none, or it is not `owner`'s (None: anyone's)."""
-        statement = select(*_JOBS.c).where(_JOBS.c.id == job_id)
-        if owner is not None:
-            statement = statement.where(_JOBS.c.owner == owner)
-        row = self._session.execute(statement).one_or_none()
+        statement = _GET if owner is None else _GET_OWNED
+        return self._one(statement, {"job_id": job_id, "owner": owner})
+
+    def shown(self, job_id: str, owner: str) -> Job | None:
+        """As `get`, without what the job found (`result` and `front` are None)."""
+        return self._one(_GET_SHOWN, {"job_id": job_id, "owner": owner})
+
+    def _one(self, statement: Select[Any], parameters: Json) -> Job | None:
+        row = self._session.execute(statement, parameters).one_or_none()
         return None if row is None else _job(row)
 
     def lock(self, job_id: str) -> Job | None:
@@ -111,9 +138,9 @@ class JobRepository:
     def page(
         self, owner: str, limit: int, after: Job | None = None, status: JobStatus | None = None
     ) -> list[Job]:
-        """An owner's jobs, newest first, from the one that follows `after`; no dry runs."""
+        """An owner's jobs as `shown`, newest first, from the one that follows `after`; no dry runs."""
         order = (_JOBS.c.created_at, _JOBS.c.id)
-        statement = select(*_JOBS.c).where(_JOBS.c.owner == owner, ~_JOBS.c.dry_run)
+        statement = select(*_SHOWN).where(_JOBS.c.owner == owner, ~_JOBS.c.dry_run)
         if status is not None:
             statement = statement.where(_JOBS.c.status == status)
         if after is not None:

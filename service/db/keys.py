@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.db.models import ApiKeyRow, table_of
@@ -13,6 +13,8 @@ from service.domain.keys import key_digest, new_key, same_digest
 from service.domain.records import ApiKey
 
 _KEYS = table_of(ApiKeyRow)
+# Made once: every request asks it.
+_FIND = select(*_KEYS.c).where(_KEYS.c.sha256 == bindparam("digest"), _KEYS.c.revoked_at.is_(None))
 
 
 def _key(row: Row[Any]) -> ApiKey:
@@ -41,8 +43,7 @@ class KeyRepository:
     def find(self, key: str) -> ApiKey | None:
         """The key's record; None where it is unknown or revoked."""
         digest = key_digest(key)
-        statement = select(*_KEYS.c).where(_KEYS.c.sha256 == digest, _KEYS.c.revoked_at.is_(None))
-        row = self._session.execute(statement).one_or_none()
+        row = self._session.execute(_FIND, {"digest": digest}).one_or_none()
         if row is None or not same_digest(row.sha256, digest):
             return None
         return _key(row)

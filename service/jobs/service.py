@@ -13,7 +13,7 @@ from service.db.evaluations import EvaluationRepository
 from service.db.events import EventRepository
 from service.db.jobs import JobRepository
 from service.db.receipts import ReceiptRepository
-from service.db.session import session_scope
+from service.db.session import reading_scope, session_scope
 from service.db.units import UnitRepository
 from service.domain.errors import (
     FieldError,
@@ -46,10 +46,12 @@ class Page(Generic[Item]):
 
 
 class JobService:
-    """What callers may do with their jobs; every method is one transaction."""
+    """What callers may do with their jobs; every method is one transaction, or one statement of
+    `reader` (see `service.db.session`)."""
 
-    def __init__(self, engine: Engine, celery: Celery) -> None:
+    def __init__(self, engine: Engine, reader: Engine, celery: Celery) -> None:
         self._engine = engine
+        self._reader = reader
         self._celery = celery
 
     def get(self, owner: str, job_id: str) -> Job:
@@ -61,6 +63,11 @@ class JobService:
         with session_scope(self._engine) as session:
             return _owned(JobRepository(session).get(_checked(job_id), owner))
 
+    def shown(self, owner: str, job_id: str) -> Job:
+        """As `get`, without what the job found."""
+        with reading_scope(self._reader) as session:
+            return shown(session, owner, job_id)
+
     def candidates(
         self, owner: str, job_id: str, limit: int, after: str | None
     ) -> Page[Evaluation]:
@@ -71,7 +78,7 @@ class JobService:
             ValidationFailed: `after` is no evaluation of the job.
         """
         with session_scope(self._engine) as session:
-            _owned(JobRepository(session).get(_checked(job_id), owner))
+            shown(session, owner, job_id)
             evaluations = EvaluationRepository(session)
             last = None
             if after is not None:
@@ -96,7 +103,7 @@ class JobService:
         """
         with session_scope(self._engine) as session:
             # The job first: where it has ended by now, its last event is among those read next.
-            job = _owned(JobRepository(session).get(_checked(job_id), owner))
+            job = shown(session, owner, job_id)
             events = EventRepository(session)
             found = events.of_job(job.id, seen)
             if not found and seen > events.last_id(job.id):
@@ -132,7 +139,7 @@ class JobService:
             jobs = JobRepository(session)
             last = None
             if after is not None:
-                last = jobs.get(after, owner) if is_job_id(after) else None
+                last = jobs.shown(after, owner) if is_job_id(after) else None
                 if last is None or last.dry_run:
                     raise bad_cursor()
             found = jobs.page(owner, limit + 1, last, status)
@@ -157,6 +164,15 @@ class JobService:
         if job.status is JobStatus.CANCELLING:
             wake_job(self._celery, job.id)
         return job
+
+
+def shown(session: Session, owner: str, job_id: str) -> Job:
+    """One of the owner's jobs, without what it found.
+
+    Raises:
+        JobNotFound: there is none, or it is someone else's.
+    """
+    return _owned(JobRepository(session).shown(_checked(job_id), owner))
 
 
 def bad_cursor() -> ValidationFailed:
