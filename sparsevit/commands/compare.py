@@ -27,6 +27,7 @@ from sparsevit.commands.common import (
 )
 
 NARROWEST = 108  # columns of the table on a terminal, or where there is none
+SHOWN = 8  # other numbers of a metric beside its own
 QUICK = {"steps": 4, "population": 4, "parents": 2, "generations": 1, "seeds": 1, "seconds": 2.0}
 
 
@@ -207,8 +208,10 @@ def show(document: Mapping[str, Any]) -> None:
             f"{row['training']['seconds']:.0f}",
         )
     console.print(table)
-    if details := list(rows[0]["details"]):
-        table = _table("Other numbers of the same models", details)
+    if details := list(rows[0]["details"])[:SHOWN]:
+        rest = len(rows[0]["details"]) - len(details)
+        more = f"; {rest} more in comparison.csv" if rest else ""
+        table = _table(f"Other numbers of the same models{more}", details)
         for row in rows:
             table.add_row(row["name"], *(f"{row['details'][name]:.4f}" for name in details))
         console.print(table)
