@@ -45,6 +45,10 @@ _CLOCK = func.clock_timestamp()
 _OUTCOME = ("result", "front")
 """Columns of many kilobytes that only those read who ask for what was found."""
 
+_DETAILS = ("inspection", "latency", "resolutions", "weights")
+"""What lists of jobs leave out as well."""
+
+_LISTED = [column for column in _JOBS.c if column.name not in _OUTCOME + _DETAILS]
 _SHOWN = [column for column in _JOBS.c if column.name not in _OUTCOME]
 # Made once: to make a statement of thirty columns takes longer than to run it.
 _GET = select(*_JOBS.c).where(_JOBS.c.id == bindparam("job_id"))
@@ -66,7 +70,7 @@ EMPTY_PROGRESS: Json = {
 
 
 def _job(row: Row[Any]) -> Job:
-    fields = dict.fromkeys(_OUTCOME) | dict(row._mapping)
+    fields = dict.fromkeys(_OUTCOME + _DETAILS) | dict(row._mapping)
     fields["status"] = JobStatus(fields["status"])
     fields["stage"] = None if fields["stage"] is None else Stage(fields["stage"])
     return Job(**fields)
@@ -138,9 +142,11 @@ class JobRepository:
     def page(
         self, owner: str, limit: int, after: Job | None = None, status: JobStatus | None = None
     ) -> list[Job]:
-        """An owner's jobs as `shown`, newest first, from the one that follows `after`; no dry runs."""
+        """An owner's jobs, newest first, from the one that follows `after`; no dry runs.
+
+        Their outcome and the details that lists leave out are None."""
         order = (_JOBS.c.created_at, _JOBS.c.id)
-        statement = select(*_SHOWN).where(_JOBS.c.owner == owner, ~_JOBS.c.dry_run)
+        statement = select(*_LISTED).where(_JOBS.c.owner == owner, ~_JOBS.c.dry_run)
         if status is not None:
             statement = statement.where(_JOBS.c.status == status)
         if after is not None:
