@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from service.api import events, health, jobs, metrics, openapi, problems, results, search, workers
-from service.api.context import Context
+from service.api.context import POLLING_THREADS, Context
 from service.api.request_ids import RequestIdMiddleware
 from service.api.streams import EventHub
 from service.db.artefacts import ArtefactStore
@@ -75,6 +76,7 @@ def _parts(settings: Settings) -> Context:
         jobs=JobService(engine, reader, celery),
         artefacts=ArtefactStore(settings.artifact_root),
         events=EventHub(engine),
+        polls=CapacityLimiter(POLLING_THREADS),
     )
 
 
