@@ -40,8 +40,9 @@ from sparsevit.search.promising import most_promising
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes
 
-OFFSPRING = 16
-"""So many mutants, children and others are made for each of the population."""
+OFFSPRING, MOST_OFFSPRING = 16, 4096
+"""So many mutants, and children, and others are made for each of the population; the second, or one for
+each, where the population is large: looking at all of them takes time."""
 FEWEST_SCORED = 4
 LATENCY_BANDS = 8
 NEAR_BUDGET = 0.1  # the top band: this share of the way from the budget to the fastest config
@@ -145,7 +146,8 @@ def _spread(feasible: FeasibleSet, rng: np.random.Generator, n: int) -> np.ndarr
 def _breed(draft: Draft, settings: EvolutionSettings) -> None:
     """The most promising of many offspring: mutants and children of the parents, and others from
     anywhere; of everything, where that is no more. Where hardly anything is scored, all are equal."""
-    feasible, many = draft.feasible, OFFSPRING * settings.population
+    feasible, population = draft.feasible, settings.population
+    many = max(population, min(OFFSPRING * population, MOST_OFFSPRING))
     survivors = select_parents(draft.past, feasible.budget_ms, settings.parents)
     if not draft.wanted or not len(survivors):
         return

@@ -22,6 +22,7 @@ SIBLING = 0.55
 """Of three proposals one may be anything; the next two cost no more than this share of a whole
 forward, since they share the rest with one that is chosen. Free choice of all three finds as much for
 a fifth more compute."""
+LOOKED_AT = 32
 MOST_ROWS = 192
 """Evaluations that the surrogate sees: one half from the leading fronts, one from all the others, so
 that it knows what is poor, too."""
@@ -45,19 +46,39 @@ def most_promising(
     hoped, ms = mean + HOPE * deviation, np.asarray(latency_map.predict(candidates, scope))
     within = past.where(past.latency_ms <= budget_ms)
     front = Front(within.latency_ms, within.metric, budget_ms, float(past.metric.min()))
-    costs = _Costs(candidates, latency_map)
+    costs, gains = _Costs(candidates, latency_map), _Gains(front, ms, hoped)
     chosen: list[int] = []
     for number in range(min(count, len(candidates))):
-        gain = front.gains(ms, hoped)
-        gain[chosen] = -np.inf
-        siblings = (costs.left <= SIBLING * costs.whole) & np.isfinite(gain)
-        if number % TURNS and siblings.any():
-            gain[~siblings] = -np.inf
-        best = int(gain.argmax())
+        left = np.ones(len(candidates), bool)
+        left[chosen] = False
+        siblings = left & (costs.left <= SIBLING * costs.whole)
+        best = gains.largest(siblings if number % TURNS and siblings.any() else left)
         chosen.append(best)
         front.add(ms[best], mean[best])
         costs.share(best)
     return candidates[chosen]
+
+
+class _Gains:
+    """What each candidate would add to a front that rises meanwhile: never more than it did before,
+    so that only those with the largest gains of earlier are looked at again."""
+
+    def __init__(self, front: Front, latency_ms: np.ndarray, metric: np.ndarray) -> None:
+        self._front, self._ms, self._metric = front, latency_ms, metric
+        self._known = front.gains(latency_ms, metric)
+
+    def largest(self, among: np.ndarray) -> int:
+        """The first of those with the largest gain; among: bool [n], not all False."""
+        fresh = np.zeros(len(among), bool)
+        while True:
+            known = np.where(among, self._known, -np.inf)
+            best = int(known.argmax())
+            if fresh[best]:
+                return best
+            again = np.argpartition(-known, min(LOOKED_AT, len(known)) - 1)[:LOOKED_AT]
+            again = np.append(again, best)
+            self._known[again] = self._front.gains(self._ms[again], self._metric[again])
+            fresh[again] = True
 
 
 class _Costs:
@@ -97,7 +118,8 @@ class Front:
         # It adds what lies between it and the steps, up to the first one that is as high.
         at = np.searchsorted(self.metric, metric)
         ends = np.maximum(np.append(self.ms, self.budget_ms)[at], latency_ms)
-        return metric * (ends - latency_ms) - (self._area(ends) - self._area(latency_ms))
+        added = metric * (ends - latency_ms) - (self._area(ends) - self._area(latency_ms))
+        return np.maximum(added, 0)
 
     def _set(self, latency_ms: np.ndarray, metric: np.ndarray) -> None:
         rows = pareto_front(np.column_stack((latency_ms, -metric)))

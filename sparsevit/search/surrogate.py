@@ -22,6 +22,7 @@ WIDTHS = (3.0, 6.0, 12.0)
 GENE_WIDTHS = (3.0, 8.0)
 NOISES = (1e-3, 1e-2, 1e-1)
 """What neither function explains, as a variance beside theirs."""
+CHUNK = 4096  # configs predicted at a time: some tens of MB
 DECIMALS = 7
 """A prediction is rounded, so that processors that sum in another order rank alike."""
 
@@ -53,12 +54,16 @@ class Surrogate:
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the metric of each config: float [m], [m]."""
+        parts = np.array_split(genes, -(-len(genes) // CHUNK) or 1)
+        means, deviations = zip(*map(self._predict, parts), strict=True)
+        return np.concatenate(means).round(DECIMALS), np.concatenate(deviations).round(DECIMALS)
+
+    def _predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         best = self._best
         k = _covariance(genes, self._genes, *best.widths)
         explained = np.einsum("ij,ij->i", k @ best.inverse, k)
         variance = best.scale * np.maximum(2 + genes.shape[1] - explained, 0)
-        mean = self._mean + self._spread * (k @ best.weights)
-        return mean.round(DECIMALS), (self._spread * np.sqrt(variance)).round(DECIMALS)
+        return self._mean + self._spread * (k @ best.weights), self._spread * np.sqrt(variance)
 
 
 def _fitted(k: np.ndarray, z: np.ndarray, widths: tuple[float, float], noise: float) -> _Fit:
@@ -74,11 +79,11 @@ def _fitted(k: np.ndarray, z: np.ndarray, widths: tuple[float, float], noise: fl
 def _covariance(a: np.ndarray, b: np.ndarray, width: float, gene_width: float) -> np.ndarray:
     """[len(a), len(b)]; of a config with itself 2 + the number of genes: of a constant, of the
     function of all genes, and of one of each gene."""
-    distance = np.arange(MAX_LEVEL + 1) ** 2
-    of_gene = np.exp(-distance / (2 * gene_width**2))
-    squares, found = np.zeros((len(a), len(b)), np.int64), np.ones((len(a), len(b)))
-    for ours, theirs in zip(a.T.astype(np.int64), b.T.astype(np.int64), strict=True):
-        apart = np.abs(ours[:, None] - theirs)
-        squares += distance[apart]
-        found += of_gene[apart]
-    return found + np.exp(-squares / (2 * width**2))
+    levels = np.arange(MAX_LEVEL + 1)
+    # As products of matrices: of each gene by a table of levels, squared distances by (x - y)^2.
+    of_gene = np.exp(-((levels[:, None] - levels) ** 2) / (2 * gene_width**2))
+    has_level = (a[:, :, None] == levels).reshape(len(a), -1).astype(np.float64)
+    of_each = has_level @ of_gene[b].reshape(len(b), -1).T
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
+    return 1 + of_each + np.exp(-squares / (2 * width**2))
