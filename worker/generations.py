@@ -64,9 +64,7 @@ def _end(rows: JobRows, last: int, stop: str) -> Decision:
 
 def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) -> Decision:
     predicted = rows.map.predict(candidates, rows.scope).tolist()
-    rivals = racing.rivals(
-        rows.search["strategy"], rows.settings, rows.history, rows.feasible.budget_ms, predicted
-    )
+    rivals = racing.rivals(rows.search["strategy"], rows.settings, rows.history, predicted)
     known = {tuple(row.genes): row.id for row in rows.evaluations} if any(rivals) else {}
     proposals = tuple(
         Proposal(

@@ -154,7 +154,7 @@ class Unit:
 class Evaluation:
     """One candidate of a job, at one of its inputs: `resolution` is its place. `latency_ms` is the
     map's prediction; `position` its place in the order of proposal within the generation; `error`
-    {"code", "message"} why it failed. `rival_id`: the evaluation it races against, a parent's (None:
+    {"code", "message"} why it failed. `rival_id`: the evaluation it races against (None:
     it does not race). `images`: how many `metric` is taken on."""
 
     id: int

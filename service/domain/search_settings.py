@@ -75,7 +75,7 @@ class SearchSettings(Strict):
     )
     racing: bool = Field(
         default=True,
-        description="Drop a candidate that a faster or equally fast parent surely beats before it is "
+        description="Drop a candidate that a config that is no slower surely beats before it is "
         "evaluated on all images. `exhaustive` and `released` never do.",
         examples=[True],
     )

@@ -60,7 +60,7 @@ def search(
         if progress is not None:
             progress(len(history), len(history) + len(turn.proposals))
         latencies = latency_map.predict(turn.proposals, scope).tolist()
-        rivals = racing.rivals(strategy, settings, history, budget_ms, latencies)
+        rivals = racing.rivals(strategy, settings, history, latencies)
         raced = _race(evaluator, turn.proposals, rivals, folds)
         history.extend(
             Evaluation(genes, generation, raced.metrics[i], latencies[i], raced.dropped.get(i))

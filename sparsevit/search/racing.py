@@ -1,7 +1,7 @@
 """Racing: a candidate that is surely beaten is not evaluated to the end.
 
     rungs     1/8, 1/4, 1/2 and all of the shards; decisions fall at the end of a rung
-    rival     of a candidate: the best parent that is predicted no slower
+    rival     of a candidate: the best config so far that is predicted no slower
     dropped   is who falls behind its rival by more than chance explains on the images so far
 
 Beaten by a config that is no slower, a dropped candidate is neither the winner nor on the Pareto
@@ -31,7 +31,8 @@ import numpy as np
 
 from sparsevit import metrics
 from sparsevit.metrics import Spec, State
-from sparsevit.search.moves import Dropped, Evaluation, survivors
+from sparsevit.search.history import History
+from sparsevit.search.moves import Dropped, Evaluation
 from sparsevit.search.pareto import pareto_front
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ FIRST_FOLDS = 32
 MIN_FOLDS = 8
 """Of fewer folds the spread is not known well enough to drop anybody."""
 
-CONFIDENCE = 0.99
+CONFIDENCE = 0.999
 """Of one comparison, one-sided."""
 
 UNRACED = ("exhaustive", "released")
@@ -90,28 +91,29 @@ def rivals(
     strategy: str,
     settings: EvolutionSettings,
     history: Sequence[Evaluation],
-    budget_ms: float,
     latencies: Sequence[float],
 ) -> list[Evaluation | None]:
-    """Of each candidate, by its predicted latency: the best of the parents that are no slower; None
-    where there is none, or nothing races."""
+    """Of each candidate, by its predicted latency: the best of the configs scored so far that are no
+    slower; None where there is none, or nothing races."""
     if not races(strategy, settings):
         return [None for _ in latencies]
-    parents = survivors(history, budget_ms, settings.parents)
-    ranked = sorted(parents, key=lambda e: (-e.metric, e.latency_ms, e.genes))
-    return [next((e for e in ranked if e.latency_ms <= ms), None) for ms in latencies]
+    front = possible_rivals(history)  # by falling metric
+    return [next((e for e in front if e.latency_ms <= ms), None) for ms in latencies]
 
 
 def possible_rivals(history: Sequence[Evaluation]) -> list[Evaluation]:
-    """Whose folds are worth keeping: those on the Pareto front of all scored evaluations.
+    """Whose folds are worth keeping: those on the Pareto front of all scored evaluations, the best
+    metric first, whatever order they came in.
 
-    The best parent no slower than anything is on the parents' front. Survival takes what dominates
-    a config before that config, so it is on the front of the whole history too; and who is not on
-    that front now never will be.
+    The best config no slower than anything is on that front, and who is not on it now never will be.
     """
-    scored = [e for e in history if math.isfinite(e.metric)]
-    objectives = np.array([(-e.metric, e.latency_ms) for e in scored]).reshape(-1, 2)
-    return [scored[i] for i in pareto_front(objectives)]
+    history = History.of(history)
+    if history.columns is None:
+        return []
+    rows = np.flatnonzero(np.isfinite(history.columns.metric))
+    scored = history.columns.where(rows)
+    front = rows[pareto_front(np.column_stack((-scored.metric, scored.latency_ms)))]
+    return sorted((history[i] for i in front), key=lambda e: (-e.metric, e.latency_ms, e.genes))
 
 
 def drops(

@@ -17,7 +17,7 @@ from sparsevit.search import racing
 from sparsevit.search.evolution import EvolutionSettings
 from sparsevit.search.generations import Evaluator, search
 from sparsevit.search.history import History
-from sparsevit.search.moves import Evaluation, survivors
+from sparsevit.search.moves import Evaluation
 from sparsevit.sparsity.config import Genes
 from tests.sparsevit.maps import TINY, linear_map
 
@@ -209,33 +209,30 @@ class TestRivals:
     ).map(lambda rows: [Evaluation((0, i), 0, m / 10, float(ms)) for i, (m, ms) in enumerate(rows)])
 
     @relaxed
-    @given(history, st.integers(1, 20), st.integers(1, 9))
-    def test_each_is_the_best_parent_no_slower(
-        self, history: list[Evaluation], parents: int, ms: int
-    ) -> None:
-        settings = EvolutionSettings(population=20, parents=parents)
-        (rival,) = racing.rivals("evolution", settings, history, 9.0, [float(ms)])
-        possible = [e for e in survivors(history, 9.0, parents) if e.latency_ms <= ms]
+    @given(history, st.integers(1, 9))
+    def test_each_is_the_best_so_far_no_slower(self, history: list[Evaluation], ms: int) -> None:
+        (rival,) = racing.rivals("evolution", EvolutionSettings(), history, [float(ms)])
+        possible = [e for e in history if e.latency_ms <= ms]
         assert (rival is None) == (not possible)
         if rival is not None:
             assert rival.metric == max(e.metric for e in possible)
 
     @relaxed
-    @given(history, history, st.integers(1, 20))
+    @given(history, history)
     def test_only_the_front_is_ever_asked_for(
-        self, first: list[Evaluation], later: list[Evaluation], parents: int
+        self, first: list[Evaluation], later: list[Evaluation]
     ) -> None:
         """Whom `possible_rivals` lets go when it is scored no later candidate races against."""
-        settings = EvolutionSettings(population=20, parents=parents)
+        settings = EvolutionSettings()
         late = [Evaluation((1, e.genes[1]), 1, e.metric, e.latency_ms) for e in later]
         kept = {e.genes for e in racing.possible_rivals(first)}
-        asked = racing.rivals("evolution", settings, [*first, *late], 9.0, [1.0, 3.0, 5.0, 9.0])
+        asked = racing.rivals("evolution", settings, [*first, *late], [1.0, 3.0, 5.0, 9.0])
         assert {e.genes for e in asked if e is not None and e.generation == 0} <= kept
 
     def test_what_failed_or_was_dropped_is_none(self) -> None:
         history = [Evaluation((0,), 0, math.nan, 1.0), Evaluation((1,), 0, 0.5, 2.0)]
         settings = EvolutionSettings(population=4, parents=2)
-        assert racing.rivals("evolution", settings, history, 9.0, [1.0, 3.0]) == [None, history[1]]
+        assert racing.rivals("evolution", settings, history, [1.0, 3.0]) == [None, history[1]]
         assert racing.possible_rivals(history) == [history[1]]
 
     @pytest.mark.parametrize(
@@ -244,7 +241,7 @@ class TestRivals:
     def test_some_searches_do_not_race(self, strategy: str, racing_on: bool) -> None:
         history = [Evaluation((1,), 0, 0.5, 2.0)]
         settings = EvolutionSettings(population=4, parents=2, racing=racing_on)
-        assert racing.rivals(strategy, settings, history, 9.0, [3.0]) == [None]
+        assert racing.rivals(strategy, settings, history, [3.0]) == [None]
 
 
 class Table:
