@@ -124,7 +124,7 @@ def wait_until(ready: Callable[[], bool], seconds: float = 20.0, what: str = "")
 
 
 def environment_of_worker(database_url: str, redis_url: str, artefacts: Path) -> dict[str, str]:
-    """Short leases, one thread, and this checkout's packages."""
+    """Short leases and waits, one thread, and this checkout's packages."""
     return os.environ | {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -132,6 +132,7 @@ def environment_of_worker(database_url: str, redis_url: str, artefacts: Path) ->
         "LEASE_SECONDS": "3",
         "HEARTBEAT_SECONDS": "1",
         "SWEEP_SECONDS": "1",
+        "MEASURE_AGAIN_SECONDS": "1,2",
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(Path(__file__).parents[2]),
