@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import typer
 from sqlalchemy import Engine, text
@@ -9,8 +11,8 @@ from typer.testing import CliRunner
 
 from service.domain.errors import JobNotFound
 from service.domain.records import Job, new_job_id
-from service.domain.status import UnitKind
-from tests.worker.conftest import NewJob
+from service.domain.status import JobStatus, UnitKind, UnitState
+from tests.worker.conftest import Database, NewJob, WorkerProcess, wait_until
 from tests.worker.test_tasks import advance, leases, work  # noqa: F401  (leases: a fixture)
 from worker.commands import register
 from worker.leases import Leases
@@ -54,6 +56,34 @@ def test_a_log_is_what_its_seed_gives(
     assert end.stop == ("exhausted" if strategy == "exhaustive" else "generations")
     assert end.proposals == 0
     assert sum(one.proposals for one in generations) > 6
+
+
+def test_a_job_killed_and_resumed_twice_replays(
+    database: Database, new_job: NewJob, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    """kill -9 of the worker in two generations; a third one ends the job."""
+    job = new_job(search=SEARCH)
+    for generation, name in enumerate(("first", "second")):
+        worker = start_worker(name, FAKE_SECONDS="0.3")
+        wait_until(
+            lambda g=generation: is_evaluated(database, job, g), 30, f"generation {generation}"
+        )
+        worker.kill()
+    start_worker("third")
+    assert database.wait_for_end(job).status == JobStatus.SUCCEEDED
+    assert {unit.worker_id for unit in database.units(job)} == {"first", "second", "third"}
+    *generations, end = replay_job(database.engine, job.id)
+    assert [one.difference for one in generations] == [None] * SEARCH["generations"]
+    assert (end.difference, end.stop) == (None, "generations")
+
+
+def is_evaluated(database: Database, job: Job, generation: int) -> bool:
+    """Whether a worker is at a unit of that generation."""
+    return any(
+        (unit.kind, unit.generation, unit.state)
+        == (UnitKind.EVALUATE, generation, UnitState.LEASED)
+        for unit in database.units(job)
+    )
 
 
 def test_a_search_under_way_is_replayed_as_far_as_it_is(
