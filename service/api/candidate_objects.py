@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from service.api.latency_objects import Ms
-from service.api.objects import ENDED, JobError
-from service.api.plain import ApiObject, timestamp
+from service.api.objects import ENDED
+from service.api.plain import ApiObject, JobError, timestamp
 from service.api.result_objects import INPUT
 from service.domain.records import Evaluation, Job, Json, evaluation_id
 from service.domain.status import EvaluationState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query
@@ -52,7 +52,18 @@ Limit = Annotated[
     BeforeValidator(_digits),
     Query(description="Entries per page.", examples=[50]),
 ]
-ABOUT_AFTER = "`next_cursor` of the page before."
+
+
+def _cursor(of: str, example: str) -> Any:
+    """Where a page begins."""
+    return Query(
+        max_length=128,
+        description="`next_cursor` of the page before.",
+        examples=[example],
+        json_schema_extra={"format": f"{of}-cursor"},
+    )
+
+
 JOB_HEADERS = ETAG | RETRY_AFTER
 
 
@@ -67,15 +78,7 @@ def list_jobs(
     owner: Caller,
     parts: Parts,
     limit: Limit = 20,
-    after: Annotated[
-        str | None,
-        Query(
-            max_length=128,
-            description=ABOUT_AFTER,
-            examples=[JOB_ID],
-            json_schema_extra={"format": "job-cursor"},
-        ),
-    ] = None,
+    after: Annotated[str | None, _cursor("job", JOB_ID)] = None,
     status: Annotated[
         JobStatus | None, Query(description="Only jobs in this state.", examples=["running"])
     ] = None,
@@ -139,15 +142,7 @@ def list_candidates(
     parts: Parts,
     job_id: JobId,
     limit: Limit = 20,
-    after: Annotated[
-        str | None,
-        Query(
-            max_length=128,
-            description=ABOUT_AFTER,
-            examples=[CANDIDATE_ID],
-            json_schema_extra={"format": "candidate-cursor"},
-        ),
-    ] = None,
+    after: Annotated[str | None, _cursor("candidate", CANDIDATE_ID)] = None,
 ) -> Response:
     """Every candidate the search proposed, in order of proposal."""
     page = parts.jobs.candidates(owner, job_id, limit, after)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from service.api.plain import ApiObject
+from service.api.plain import ApiObject, JobError
 from service.domain import latency
 from service.domain.records import DryRun, Json
 from service.domain.request import SearchRequest
@@ -140,21 +140,6 @@ class DryRunResolution(DryRunLatency):
     input: MapInput = Field(description="The input.")
 
 
-class DryRunError(ApiObject):
-    """Why nothing can be said."""
-
-    code: str = Field(
-        description="Stable; what programs should look at.", examples=["CHECKPOINT_MISMATCH"]
-    )
-    message: str = Field(
-        description="What is wrong and what to do.",
-        examples=["the checkpoint changed after the job was submitted: submit it again"],
-    )
-    pointer: str | None = Field(
-        None, description="Field of the request it is about.", examples=["/checkpoint"]
-    )
-
-
 class DryRunObject(ApiObject):
     """What is known of a search's latencies before it is started."""
 
@@ -175,7 +160,7 @@ class DryRunObject(ApiObject):
         description="The job that has measured it, or is about to.",
         examples=["/jobs/job_0198c5d2a7f07cc1a6a1f1d0c2b3e4f5"],
     )
-    error: DryRunError | None = Field(description="Why `inspection` is `failed`; else null.")
+    error: JobError | None = Field(description="Why `inspection` is `failed`; else null.")
     verdicts: list[str] = Field(
         description="What the user should know, such as HEAD_DOMINATES.", examples=[[]]
     )

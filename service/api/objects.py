@@ -9,7 +9,7 @@ from pydantic import Field
 
 from service.api.described import JOB_ID, SHA256
 from service.api.latency_objects import LatencyObject, Ms
-from service.api.plain import ApiObject, timestamp
+from service.api.plain import ApiObject, JobError, timestamp
 from service.api.result_objects import INPUT, PREPROCESS
 from service.domain.records import Job, Json
 from service.domain.request import SearchRequest
@@ -84,21 +84,6 @@ class Progress(ApiObject):
     )
     postponed: Postponed | None = Field(
         None, description="How often the measurement was put off for a quieter device; null: never."
-    )
-
-
-class JobError(ApiObject):
-    """Why a job or a candidate failed."""
-
-    code: str = Field(
-        description="Stable; what programs should look at.", examples=["CHECKPOINT_MISMATCH"]
-    )
-    message: str = Field(
-        description="What is wrong and what to do.",
-        examples=["the checkpoint changed after the job was submitted: submit it again"],
-    )
-    pointer: str | None = Field(
-        None, description="Field of the request it is about.", examples=["/checkpoint"]
     )
 
 

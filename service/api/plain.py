@@ -3,7 +3,7 @@
 Plain functions make the JSON (job objects are polled, and validating our own rows again would cost
 more than the query); the models describe it in /openapi.json, and a test holds the two together.
 
-plain              lists, times
+plain              lists, errors, times
 objects            jobs
 candidate_objects  their candidates
 result_objects     best configs and fronts, as they were stored
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.domain.records import Json
 
@@ -26,6 +26,21 @@ class ApiObject(BaseModel):
     """What an answer holds, and nothing else."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class JobError(ApiObject):
+    """Why a job, a candidate or a dry run failed."""
+
+    code: str = Field(
+        description="Stable; what programs should look at.", examples=["CHECKPOINT_MISMATCH"]
+    )
+    message: str = Field(
+        description="What is wrong and what to do.",
+        examples=["the checkpoint changed after the job was submitted: submit it again"],
+    )
+    pointer: str | None = Field(
+        None, description="Field of the request it is about.", examples=["/checkpoint"]
+    )
 
 
 def listing(

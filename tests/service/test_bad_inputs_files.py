@@ -34,7 +34,7 @@ from tests.sparsevit.data.layouts import (
     write_image,
     write_labels,
 )
-from tests.worker.conftest import WorkerProcess, environment_of_worker, process_of_worker
+from tests.worker.conftest import WorkerProcess, environment_of_worker, worker_of_module
 
 CANARY = "canary"
 
@@ -216,16 +216,8 @@ def worker(
     environment = environment_of_worker(database_url, redis_url, module_api.artefacts.root) | {
         "TEST_DEVICE": "clocked_device.py"
     }
-    folder = tmp_path_factory.mktemp("worker")
-    worker = process_of_worker("real", (), True, environment, folder)
-    try:
-        worker.wait_for("is ready", 60)
+    with worker_of_module(environment, tmp_path_factory.mktemp("worker")) as worker:
         yield worker
-        worker.signal(signal.SIGTERM)
-        assert worker.process.wait(20) == 0
-    finally:
-        worker.kill()
-        print(worker.text)  # shown where a test failed
 
 
 @pytest.fixture

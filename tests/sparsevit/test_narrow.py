@@ -19,6 +19,7 @@ from sparsevit.tasks.bevdet.view import Grid
 from sparsevit.tasks.classification import ClassificationModel
 from sparsevit.tasks.files import load_model, save_model
 from sparsevit.tasks.semantic import SegmentationModel
+from tests.oracles import import_torchvision
 
 CONFIG = SwinConfig(embed_dim=16, depths=(2, 2, 2), num_heads=(2, 4, 8))
 IMAGES = torch.randn(2, 3, 112, 168, generator=torch.Generator().manual_seed(0))
@@ -222,7 +223,7 @@ def test_two_stages_in_a_row_are_read_in_their_order() -> None:
 
 def test_a_head_of_transformers_keeps_what_follows_the_stage() -> None:
     """UperNet pools the last stage and reads it before what it pooled."""
-    pytest.importorskip("transformers")
+    import_torchvision()  # before transformers
     from sparsevit.tasks.upernet import UperNet
 
     settings = {"hidden_size": 4, "pool_scales": [1, 2], "use_auxiliary_head": False}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,20 @@ def process_of_worker(
     return WorkerProcess([sys.executable, *command], environment, folder / f"{name}.log")
 
 
+@contextmanager
+def worker_of_module(environment: dict[str, str], folder: Path) -> Iterator[WorkerProcess]:
+    """A worker that is ready, and ends in order when it is told to."""
+    worker = process_of_worker("real", (), True, environment, folder)
+    try:
+        worker.wait_for("is ready", 60)
+        yield worker
+        worker.signal(signal.SIGTERM)
+        assert worker.process.wait(20) == 0
+    finally:
+        worker.kill()
+        print(worker.text)  # shown where a test failed
+
+
 @pytest.fixture
 def worker_environment(database_url: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
     return environment_of_worker(database_url, redis_url, tmp_path / "artefacts")
@@ -256,14 +271,8 @@ def module_trainer(
         "MEASURE_AGAIN_SECONDS": "1,2",
         "FAKE_MEASURE_SECONDS": str(getattr(request.module, "MEASURE_SECONDS", 3)),
     }
-    worker = process_of_worker("real", (), True, environment, tmp_path_factory.mktemp("trainer"))
-    try:
-        worker.wait_for("is ready", 60)
+    with worker_of_module(environment, tmp_path_factory.mktemp("trainer")) as worker:
         yield worker
-        worker.signal(signal.SIGTERM)
-        assert worker.process.wait(20) == 0
-    finally:
-        worker.kill()
 
 
 @pytest.fixture
