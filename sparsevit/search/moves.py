@@ -45,23 +45,15 @@ class Evaluation:
 
 
 def select_parents(past: Sequence[Evaluation], budget_ms: float, count: int) -> np.ndarray:
-    """The genes of the survivors: uint8 [<= count, genes]."""
-    columns = History.of(past).columns
-    if columns is None:
-        return np.empty((0, 0), np.uint8)
-    return columns.genes[_survivors(columns, budget_ms, count)]
-
-
-def survivors(past: Sequence[Evaluation], budget_ms: float, count: int) -> list[Evaluation]:
-    """At most `count` of the scored evaluations.
+    """The genes of the survivors, at most `count` of the scored evaluations: uint8 [n, genes].
 
     The better half by metric within the budget, the others by constrained rank and crowding:
     within the budget first, then by the smallest excess over it.
     """
-    history = History.of(past)
-    if history.columns is None:
-        return []
-    return [history[i] for i in _survivors(history.columns, budget_ms, count)]
+    columns = History.of(past).columns
+    if columns is None:
+        return np.empty((0, 0), np.uint8)
+    return columns.genes[_survivors(columns, budget_ms, count)]
 
 
 def _survivors(columns: Columns, budget_ms: float, count: int) -> list[int]:
