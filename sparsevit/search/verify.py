@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,13 +20,12 @@ from sparsevit import metrics
 from sparsevit.data.base import Dataset
 from sparsevit.errors import DeviceDisturbed, NoFeasibleConfig
 from sparsevit.latency.measurement import Measurement
-from sparsevit.latency.meter import measure_many
-from sparsevit.latency.modes import over_images
 from sparsevit.latency.receipt import receipt
 from sparsevit.search.choices import dense_ms, parse_budget
 from sparsevit.search.choices import finalists as finalists_of
+from sparsevit.search.deployed import deployed_latency
 from sparsevit.search.evolution import Evaluation
-from sparsevit.search.latency_map import LatencyMap, Scope
+from sparsevit.search.latency_map import SCOPES, LatencyMap, Scope
 from sparsevit.search.resolutions import draw
 from sparsevit.search.result import Scores, best_config, front_points
 from sparsevit.sparsity.config import Genes, SparsityConfig
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Store = Callable[[str, bytes], str]
-LATENCY_IMAGES = 32
-SCOPES = ("model", "backbone")
 PROGRESS_STEPS = 100
 MORE_ROUNDS = 2
 MEASUREMENTS = 3
@@ -162,45 +158,14 @@ class Verification:
             for genes, folds in zip(candidates, states, strict=True)
         }
 
-    @torch.inference_mode()
     def time(self, genes: Sequence[Genes], progress: Progress) -> dict[str, list[Measurement]]:
         """Measurements of every config by scope, over real images, interleaved with dense."""
-        model, batch = self.session.model, self.session.input["batch"]
-        samples = max(LATENCY_IMAGES // model.views, batch)
-        images = self.session.latency_images(samples - samples % batch)
-        images = images.split(batch * model.views)
-        found = {}
-        for number, (scope, forward) in enumerate((("model", model), ("backbone", model.backbone))):
-            # What takes longer for one image, or with other weights, than for the next cannot tell
-            # how fast the device is: the reference keeps to one image then, and dense is a run like
-            # the others.
-            varies = not model.recordable
-            timed = [self.dense_genes, *genes] if varies else genes
-            measured = measure_many(
-                [self.deployed(forward, one, images) for one in timed],
-                self.deployed(forward, self.dense_genes, images[:1] if varies else images),
-                device=self.session.device,
-                threads=self.session.input["threads"],
-                max_seconds=self.session.measure_seconds,
-                quiet_ms=None if varies else dense_ms(self.latency_map, scope),
-                progress=lambda done, total, n=number: progress(n * total + done, 2 * total),
-            )
-            if varies:
-                dense, *measured = measured
-                measured = [one.relative_to(dense) for one in measured]
-            found[scope] = measured
-        return found
-
-    def deployed(
-        self, forward: Callable[[Tensor], Any], genes: Genes, images: Sequence[Tensor]
-    ) -> Callable[[], Any]:
-        """A run of one config over images, in the job's mode."""
-        sparsity = self.session.sparsity(genes)
-        return over_images(
-            forward,
-            list(images),
-            self.session.input["mode"],
-            lambda: self.session.model.set_sparsity(sparsity),
+        return deployed_latency(
+            [(self.session, one) for one in genes],
+            (self.session, self.dense_genes),
+            self.session.measure_seconds,
+            {scope: dense_ms(self.latency_map, scope) for scope in SCOPES},
+            progress,
         )
 
     def choose(self, timed: Sequence[Finalist]) -> Finalist | None:
