@@ -41,6 +41,7 @@ from sparsevit.search.moves import Evaluation
 from sparsevit.search.racing import folds_of_shard, rungs
 from sparsevit.search.stops import next_turn
 from worker.leases import Leases
+from worker.step_memory import StepMemory
 from worker.tasks import advance
 
 FOLDER = Path("runs/search-load")
@@ -82,12 +83,12 @@ def database() -> Iterator[tuple[Engine, ArtefactStore, str]]:
 def run_job(engine: Engine, store: ArtefactStore, evaluations: int) -> dict[str, Any]:
     """One job from its submission to its end: seconds in all, and of a claim, a hand-in and a step."""
     job = submit(engine, evaluations // POPULATION)
-    leases = Leases(engine, "bench", 60.0, store.root)
+    leases, memory = Leases(engine, "bench", 60.0, store.root), StepMemory()
     spent: dict[str, list[float]] = {"claim": [], "hand_in": [], "advance": []}
     start = time.perf_counter()
     while True:
         with _clocked(spent["advance"]):
-            advance(engine, store, job.id)
+            advance(engine, store, job.id, memory)
         with _clocked(spent["claim"]):
             unit = leases.claim(DEVICE, "uuid")
         if unit is None:

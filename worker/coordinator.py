@@ -27,6 +27,7 @@ from sparsevit.search.latency_map import LatencyMap
 from sparsevit.search.racing import Folds
 from sparsevit.search.resolutions import resolution_of
 from worker.decisions import WAIT, Decision, End, NewUnit
+from worker.evaluation_log import EvaluationLog
 from worker.generations import search
 from worker.job_rows import JobRows
 from worker.progress import progress_of
@@ -57,7 +58,7 @@ def step(
     for unit in units:
         if unit.state == UnitState.FAILED:
             return Decision(end=End(JobStatus.FAILED, error=unit.error))
-    rows = JobRows(job, units, evaluations, latency_maps, rival_folds or {})
+    rows = JobRows(job, units, EvaluationLog.of(evaluations), latency_maps, rival_folds or {})
     try:
         return _STAGES[job.stage or Stage.INSPECT](rows)
     except SparseViTError as error:
@@ -152,7 +153,7 @@ def _use_maps(rows: JobRows) -> Decision:
     answered = replace(
         answered,
         verdicts=choices.verdicts(maps, budgets),
-        progress=progress_of(rows.all_evaluations, {}, sum(planned), None),
+        progress=progress_of(rows.all_evaluations, (), sum(planned), None),
     )
     if answered.resolutions is not None:
         facts = zip(answered.resolutions, budgets, planned, strict=True)
@@ -175,7 +176,7 @@ def _adapt(rows: JobRows) -> Decision:
     return next_slice(rows, UnitKind.ADAPT) or Decision(
         stage=Stage.SEARCH,
         weights={"sha256": trained_weights(rows, UnitKind.ADAPT), "source": "adapted"},
-        progress=progress_of(rows.evaluations, {}, rows.planned, None),
+        progress=progress_of(rows.all_evaluations, (), rows.planned, None),
     )
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from service.domain.records import Proposal
+from service.domain.records import Ending, Proposal
 from service.domain.status import JobStatus, Stage, UnitKind
-from sparsevit.search.moves import Dropped
 
 
 @dataclass(frozen=True)
@@ -31,33 +30,6 @@ class Generation:
     number: int
     proposals: tuple[Proposal, ...]
     resolution: int = 0
-
-
-@dataclass(frozen=True)
-class Score:
-    """The metric of a candidate whose every shard is done, on so many images. folds: its metric
-    states, where later candidates may race against it."""
-
-    evaluation_id: int
-    metric: float
-    images: int
-    folds: Sequence[Any] | None = None
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A candidate that is surely beaten, with what is known of it."""
-
-    evaluation_id: int
-    known: Dropped
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A candidate that cannot be evaluated, and why."""
-
-    evaluation_id: int
-    error: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,9 +59,7 @@ class Decision:
     artefacts: Mapping[str, str] | None = None
     units: tuple[NewUnit, ...] = ()
     generation: Generation | None = None
-    scores: tuple[Score, ...] = ()
-    drops: tuple[Drop, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    endings: tuple[Ending, ...] = ()
     verdicts: tuple[str, ...] = ()
     progress: Mapping[str, Any] | None = None
     estimated_finish_at: datetime | None = None

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from service.domain.records import Evaluation, Proposal, Unit
+import numpy as np
+
+from service.domain.records import Ending, Evaluation, Proposal, Unit
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind
 from sparsevit import metrics
 from sparsevit.search import racing, stops
 from sparsevit.search.moves import Evaluation as Scored
+from sparsevit.search.racing import Folds
 from sparsevit.sparsity.config import Genes
 from worker import splitting
-from worker.decisions import Decision, Drop, End, Failure, Generation, NewUnit, Score
+from worker.decisions import Decision, End, Generation, NewUnit
 from worker.job_rows import JobRows, searched_at
 from worker.progress import estimated_finish, progress_of
 
@@ -26,10 +30,11 @@ from worker.progress import estimated_finish, progress_of
 def search(rows: JobRows) -> Decision:
     """The next transition of a job in its search, at one input after another."""
     rows = rows.at(searched_at(rows.job))
-    pending = [row for row in rows.evaluations if row.state == EvaluationState.PENDING]
+    # At this input: the earlier ones have ended, and the later ones not begun.
+    pending = [row for row in rows.all_evaluations.open if row.state == EvaluationState.PENDING]
     if pending:
         return _end_rung(rows, pending)
-    number = max((row.generation for row in rows.evaluations), default=-1) + 1
+    number = rows.all_evaluations.generations(rows.resolution)
     turn = stops.next_turn(
         rows.search["strategy"],
         rows.space,
@@ -54,7 +59,7 @@ def _end(rows: JobRows, last: int, stop: str) -> Decision:
     told = rows.told(stop=stop, planned=len(rows.evaluations))
     waits = told is not None and any(row["reachable"] and row["stop"] is None for row in told)
     planned = len(rows.evaluations) if told is None else sum(row["planned"] for row in told)
-    progress = progress_of(rows.all_evaluations, {}, planned, last)
+    progress = progress_of(rows.all_evaluations, (), planned, last)
     return Decision(
         stage=None if waits else Stage.VERIFY,
         resolutions=told,
@@ -79,7 +84,7 @@ def _open_generation(rows: JobRows, number: int, candidates: Sequence[Genes]) ->
     return Decision(
         generation=Generation(number, proposals, rows.resolution),
         units=_units(rows, number, candidates, range(first)),
-        progress=progress_of(rows.all_evaluations, {}, rows.planned, number),
+        progress=progress_of(rows.all_evaluations, (), rows.planned, number),
         estimated_finish_at=estimated_finish(rows),
     )
 
@@ -112,49 +117,47 @@ def _end_rung(rows: JobRows, pending: Sequence[Evaluation]) -> Decision:
         return Decision(end=End(JobStatus.FAILED, error=found.error))
     if not found.done:
         return Decision(units=found.units)  # where there are none, it waits
-    failures = tuple(
-        Failure(row.id, found.failed[tuple(row.genes)])
+    failed = [
+        Ending.failed(row.id, dict(found.failed[tuple(row.genes)]))
         for row in pending
         if tuple(row.genes) in found.failed
-    )
+    ]
     pending = [row for row in pending if tuple(row.genes) not in found.failed]
-    folds = _folds(units)
+    folds = _folds(units, rows.inspection["metric"])
     done = len({unit.shard for unit in units})
     if done == shards:
-        return _score(rows, number, pending, folds, failures)
-    raced = any(row.rival_id for row in rows.evaluations if row.generation == number)
+        return _ended(rows, number, [*failed, *_scored(rows, pending, folds)])
+    raced = any(row.rival_id for row in rows.all_evaluations.newest)
     end = next(end for end in racing.rungs(shards, raced) if end > done)
-    dropped = _drops(rows, pending, folds, done)
-    live = [row.genes for row in pending if row.id not in dropped]
-    return Decision(
-        drops=tuple(Drop(row_id, what) for row_id, what in dropped.items()),
-        failures=failures,
-        units=_units(rows, number, live, range(done, end)) if live else (),
-        progress=progress_of(
-            rows.all_evaluations, {}, rows.planned, number, len(dropped), len(failures)
-        ),
-    )
+    dropped = _dropped(rows, pending, folds, done)
+    out = {ending.evaluation_id for ending in dropped}
+    live = [row.genes for row in pending if row.id not in out]
+    units = _units(rows, number, live, range(done, end)) if live else ()
+    return replace(_ended(rows, number, [*failed, *dropped]), units=units)
 
 
-def _folds(units: Iterable[Unit]) -> dict[Genes, list[metrics.State]]:
+def _ended(rows: JobRows, number: int, endings: Sequence[Ending]) -> Decision:
+    """Candidates of a generation that end at a rung's end."""
+    progress = progress_of(rows.all_evaluations, endings, rows.planned, number)
+    return Decision(endings=tuple(endings), progress=progress)
+
+
+def _folds(units: Iterable[Unit], spec: metrics.Spec) -> dict[Genes, Folds]:
     """The folds of each candidate in the order of the shards, as far as it came."""
-    found: dict[Genes, list[metrics.State]] = {}
+    found: dict[Genes, list[Folds]] = {}
     scored = [u for u in units if u.kind == UnitKind.EVALUATE and u.result is not None]
     for unit in sorted(scored, key=lambda unit: unit.shard):
         assert unit.result is not None
         for genes, states in zip(unit.payload["candidates"], unit.result["states"], strict=True):
-            found.setdefault(tuple(genes), []).extend(states)
-    return found
+            found.setdefault(tuple(genes), []).append(states)
+    return {genes: metrics.joined(parts, spec) for genes, parts in found.items()}
 
 
-def _drops(
-    rows: JobRows,
-    pending: Sequence[Evaluation],
-    folds: dict[Genes, list[metrics.State]],
-    done: int,
-) -> dict[int, racing.Dropped]:
+def _dropped(
+    rows: JobRows, pending: Sequence[Evaluation], folds: Mapping[Genes, Folds], done: int
+) -> list[Ending]:
     images = rows.inspection["images"]
-    return racing.drops(
+    found = racing.drops(
         {row.id: folds[tuple(row.genes)] for row in pending},
         {row.id: row.rival_id for row in pending if row.rival_id is not None},
         rows.rival_folds,
@@ -162,35 +165,34 @@ def _drops(
         racing.images_in(images, done, rows.inspection["shards"]),
         images,
     )
+    return [
+        Ending.dropped(row_id, one.metric, one.interval, one.images)
+        for row_id, one in found.items()
+    ]
 
 
-def _score(
-    rows: JobRows,
-    number: int,
-    pending: Sequence[Evaluation],
-    folds: dict[Genes, list[metrics.State]],
-    failures: tuple[Failure, ...],
-) -> Decision:
-    spec = rows.inspection["metric"]
+def _scored(
+    rows: JobRows, pending: Sequence[Evaluation], folds: Mapping[Genes, Folds]
+) -> list[Ending]:
+    spec, images = rows.inspection["metric"], rows.inspection["images"]
     scores = {
         row.id: metrics.value(metrics.merge(folds[tuple(row.genes)], spec), spec) for row in pending
     }
     kept = _possible_rivals(rows, pending, scores)
-    return Decision(
-        scores=tuple(
-            Score(
-                row.id,
-                scores[row.id],
-                rows.inspection["images"],
-                folds[tuple(row.genes)] if tuple(row.genes) in kept else None,
-            )
-            for row in pending
-        ),
-        failures=failures,
-        progress=progress_of(
-            rows.all_evaluations, scores, rows.planned, number, failed=len(failures)
-        ),
-    )
+    return [
+        Ending.done(
+            row.id,
+            scores[row.id],
+            images,
+            _plain(folds[tuple(row.genes)]) if tuple(row.genes) in kept else None,
+        )
+        for row in pending
+    ]
+
+
+def _plain(folds: Folds) -> list[metrics.State]:
+    """As they travel in JSON."""
+    return folds.tolist() if isinstance(folds, np.ndarray) else [*folds]
 
 
 def _possible_rivals(
@@ -202,4 +204,6 @@ def _possible_rivals(
     scored = [
         Scored(tuple(row.genes), row.generation, scores[row.id], row.latency_ms) for row in pending
     ]
-    return {one.genes for one in racing.possible_rivals([*rows.history, *scored])}
+    # Who is not on the front of the earlier ones will never be on that of all.
+    earlier = racing.possible_rivals(rows.history)
+    return {one.genes for one in racing.possible_rivals([*earlier, *scored])}

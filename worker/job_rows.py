@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from service.domain.records import Evaluation, Job, Unit
-from service.domain.status import EvaluationState, UnitKind
+from service.domain.status import UnitKind
 from sparsevit.search import choices, evolution, resolutions, stops
 from sparsevit.search.feasible import FeasibleSet
+from sparsevit.search.history import History
 from sparsevit.search.latency_map import LatencyMap
-from sparsevit.search.moves import Dropped
 from sparsevit.search.racing import Folds
 from sparsevit.search.space import SearchSpace
+from worker.evaluation_log import EvaluationLog
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class JobRows:
 
     job: Job
     all_units: Sequence[Unit]
-    all_evaluations: Sequence[Evaluation]
+    all_evaluations: EvaluationLog
     latency_maps: Sequence[LatencyMap | None]
     rival_folds: Mapping[int, Folds] = field(default_factory=dict)
     resolution: int = 0
@@ -131,11 +131,10 @@ class JobRows:
         return stops.planned_evaluations(self.search["strategy"], self.settings, self.feasible)
 
     @property
-    def history(self) -> list[evolution.Evaluation]:
-        """Ended evaluations in the order of their proposal, whatever order they ended in."""
-        ended = [row for row in self.evaluations if row.state != EvaluationState.PENDING]
-        ended.sort(key=lambda row: (row.generation, row.position))
-        return [_ended(row) for row in ended]
+    def history(self) -> History:
+        """Ended evaluations before the first pending one, in the order of their proposal, whatever
+        order they ended in."""
+        return self.all_evaluations.history(self.resolution)
 
     @property
     def stop(self) -> str | None:
@@ -168,13 +167,3 @@ def searched_at(job: Job) -> int:
         if row["reachable"] and row["stop"] is None:
             return resolution
     return 0
-
-
-def _ended(row: Evaluation) -> evolution.Evaluation:
-    genes, dropped = tuple(row.genes), None
-    if row.state == EvaluationState.DROPPED:
-        low, high = row.metric_interval or (0.0, 1.0)
-        dropped = Dropped(row.metric or 0.0, (low, high), row.images or 0)
-    done = row.state == EvaluationState.DONE and row.metric is not None
-    metric = row.metric if done else math.nan
-    return evolution.Evaluation(genes, row.generation, metric, row.latency_ms, dropped)

@@ -58,7 +58,7 @@ class Leases:
             unit = UnitRepository(session).claim(
                 self._worker_id, device, device_uuid, self._lease_seconds
             )
-        if unit is not None:
+        if unit is not None and unit.kind == UnitKind.INSPECT:  # a job's first one
             # Not in the claim's transaction: a step locks the job first and its units then.
             with session_scope(self._engine) as session:
                 JobRepository(session).start(unit.job_id)

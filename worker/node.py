@@ -28,6 +28,7 @@ from worker import tasks
 from worker.app import add_tasks, consume, stop_consuming
 from worker.leases import Leases
 from worker.slot import DATABASE_AWAY, SLICE_DRAIN_SECONDS, DeviceSlot
+from worker.step_memory import StepMemory
 from worker.supervisor import DeviceProcess, DeviceUnavailable
 from worker.sweep import Sweep
 
@@ -53,6 +54,7 @@ class Node:
         self._engine = make_engine(settings.database_url)
         self._celery = make_celery(settings.redis_url)
         self._store = ArtefactStore(settings.artifact_root.resolve())
+        self._memory = StepMemory()
         leases = Leases(
             self._engine,
             name,
@@ -145,7 +147,7 @@ class Node:
 
     def _advance(self, job_id: str) -> None:
         with about(job=job_id):
-            added = tasks.advance(self._engine, self._store, job_id)
+            added = tasks.advance(self._engine, self._store, job_id, self._memory)
         for device, count in Counter(added).items():
             self._slot.wake()
             for _ in range(min(count, MOST_WAKE_UPS)):

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from service.domain.records import Evaluation
+from service.domain.records import Ending
 from service.domain.status import EvaluationState
+from worker.evaluation_log import EvaluationLog
 from worker.job_rows import JobRows
 
 
 def progress_of(
-    evaluations: Sequence[Evaluation],
-    scores: Mapping[int, float],
+    evaluations: EvaluationLog,
+    endings: Sequence[Ending],
     total: int,
     generation: int | None,
-    dropped: int = 0,
-    failed: int = 0,
 ) -> dict[str, Any]:
-    """Counters that equal the rows once `scores`, and so many drops and failures, are applied."""
-    scored = [
-        (scores.get(row.id, row.metric), row.latency_ms)
-        for row in evaluations
-        if row.state == EvaluationState.DONE or row.id in scores
-    ]
-    count = Counter(row.state for row in evaluations)
-    best = max(scored, key=lambda pair: (pair[0], -pair[1]), default=None)
+    """Counters that equal the rows once `endings` are applied."""
+    tally = evaluations.tally()
+    if endings:
+        latency_ms = {row.id: row.latency_ms for row in evaluations.open}
+        for one in endings:
+            tally.end(one.state, one.metric, latency_ms[one.evaluation_id])
+    best = tally.best and {"metric": tally.best[0], "latency_ms": -tally.best[1]}
     return {
-        "done": len(scored) + dropped + count[EvaluationState.DROPPED],
-        "failed": failed + count[EvaluationState.FAILED],
+        "done": tally.count[EvaluationState.DONE] + tally.count[EvaluationState.DROPPED],
+        "failed": tally.count[EvaluationState.FAILED],
         "total": total,
         "generation": generation,
-        "best": None if best is None else {"metric": best[0], "latency_ms": best[1]},
+        "best": best,
         "stop": None,
         "training": None,
         "postponed": None,
@@ -42,8 +39,9 @@ def progress_of(
 
 def estimated_finish(rows: JobRows) -> datetime | None:
     """When the search is over if it goes on at its present pace; by the database's clock."""
-    ended = [row.finished_at for row in rows.all_evaluations if row.finished_at is not None]
-    if not ended:
+    tally = rows.all_evaluations.tally()
+    if tally.since is None or tally.until is None:
         return None
-    first, last = min(row.created_at for row in rows.all_evaluations), max(ended)
-    return last + (last - first) / len(ended) * max(0, rows.planned - len(ended))
+    return tally.until + (tally.until - tally.since) / tally.ended * max(
+        0, rows.planned - tally.ended
+    )

@@ -18,6 +18,7 @@ from service.domain.status import EvaluationState
 from sparsevit.search import evolution
 from sparsevit.search.latency_map import LatencyMap
 from sparsevit.search.replay import Replayed, replay
+from worker.evaluation_log import EvaluationLog
 from worker.job_rows import JobRows, map_keys
 
 
@@ -69,7 +70,9 @@ def _rows(engine: Engine, job_id: str) -> JobRows | None:
         found = [None if key is None else maps.get(key) for key in map_keys(job)]
     if job.inspection is None or None in found:
         return None
-    return JobRows(job, [], evaluations, [LatencyMap.from_dict(one.document) for one in found])
+    return JobRows(
+        job, [], EvaluationLog(evaluations), [LatencyMap.from_dict(one.document) for one in found]
+    )
 
 
 def _logged(row: Evaluation) -> evolution.Evaluation:

@@ -7,7 +7,6 @@ what the second one reads has the first one's decision in it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -19,13 +18,15 @@ from service.db.latency_maps import LatencyMapRepository
 from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
-from service.domain.records import Evaluation, Job, LatencyMapRecord, Unit
-from service.domain.status import TRAINING_KINDS, JobStatus, Stage, UnitKind, UnitState
+from service.domain.records import Job, LatencyMapRecord, Unit
+from service.domain.status import TRAINING_KINDS, JobStatus, Stage, UnitKind
 from sparsevit.search.latency_map import LatencyMap
 from worker import training_files
 from worker.coordinator import step
 from worker.decisions import WAIT, Decision, End
+from worker.evaluation_log import EvaluationLog
 from worker.job_rows import map_keys, searched_at
+from worker.step_memory import JobMemory, StepMemory
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +45,28 @@ INTERNAL = {
 }
 
 
-def advance(engine: Engine, store: ArtefactStore, job_id: str) -> list[str | None]:
+def advance(
+    engine: Engine, store: ArtefactStore, job_id: str, memory: StepMemory | None = None
+) -> list[str | None]:
     """Take steps until the job waits for its units.
 
-    Training checkpoints that no slice goes on from any more are removed from the store.
+    memory: of this process, where it takes more steps than these. Training checkpoints that no slice
+    goes on from any more are removed from the store.
     Returns the device model (None: any) of every unit that was added meanwhile: these may be woken.
     """
+    memory = memory or StepMemory()
     added: list[str | None] = []
     while True:
         with session_scope(engine) as session:
-            job = JobRepository(session).lock(job_id)
-            if job is None or job.status.terminal or _is_busy(session, job):
+            # Most of the times some unit is still under way: no need to lock anything for that.
+            # Whoever hands in the last one looks after its result is committed.
+            if UnitRepository(session).under_way(job_id):
                 return added
-            decision = _decide(session, job)
+            job = JobRepository(session).lock(job_id)
+            if job is None or job.status.terminal:
+                memory.forget(job_id)
+                return added
+            decision = _decide(session, job, memory.of(job_id))
             if decision == WAIT:
                 return added
             _apply(session, job, decision)
@@ -64,18 +74,10 @@ def advance(engine: Engine, store: ArtefactStore, job_id: str) -> list[str | Non
         added += [job.device] * len(decision.units)
 
 
-def _is_busy(session: Session, job: Job) -> bool:
-    """Whether units are under way and none has failed: counted, so that no result is read."""
-    states = UnitRepository(session).states(job.id)
-    if job.status == JobStatus.CANCELLING or UnitState.FAILED in states:
-        return False
-    return UnitState.PENDING in states or UnitState.LEASED in states
-
-
-def _decide(session: Session, job: Job) -> Decision:
-    evaluations = EvaluationRepository(session).for_job(job.id)
-    units = _units(session, job, evaluations)
-    rival_folds = EvaluationRepository(session).rival_folds(job.id)
+def _decide(session: Session, job: Job, memory: JobMemory) -> Decision:
+    evaluations = memory.evaluations(session)
+    units = _units(session, job, evaluations, memory)
+    rival_folds = memory.rival_folds(session, job)
     records = _latency_maps(session, job)
     try:
         maps = [one and LatencyMap.from_dict(one.document) for one in records]
@@ -86,14 +88,14 @@ def _decide(session: Session, job: Job) -> Decision:
         return Decision(end=End(JobStatus.FAILED, error=INTERNAL))
 
 
-def _units(session: Session, job: Job, evaluations: Sequence[Evaluation]) -> list[Unit]:
+def _units(session: Session, job: Job, evaluations: EvaluationLog, memory: JobMemory) -> list[Unit]:
     """The units of the job's stage; of a search, those of its last generation."""
-    stage, units = job.stage or Stage.INSPECT, UnitRepository(session)
+    stage = job.stage or Stage.INSPECT
     if stage != Stage.SEARCH:
-        return units.for_job(job.id, UNITS_OF[stage])
+        return UnitRepository(session).for_job(job.id, UNITS_OF[stage])
     resolution = searched_at(job)
-    here = (row.generation for row in evaluations if row.resolution == resolution)
-    return units.for_job(job.id, generation=max(here, default=0), resolution=resolution)
+    last = max(0, evaluations.generations(resolution) - 1)
+    return memory.units(session, job, last, resolution)
 
 
 def _latency_maps(session: Session, job: Job) -> list[LatencyMapRecord | None]:
@@ -163,13 +165,7 @@ def _keep_map_and_receipts(session: Session, job: Job, decision: Decision) -> No
 
 def _add_rows(session: Session, job: Job, decision: Decision) -> None:
     evaluations = EvaluationRepository(session)
-    for score in decision.scores:
-        evaluations.finish(score.evaluation_id, score.metric, score.images, score.folds)
-    for drop in decision.drops:
-        known = drop.known
-        evaluations.drop(drop.evaluation_id, known.metric, known.interval, known.images)
-    for failure in decision.failures:
-        evaluations.fail(failure.evaluation_id, dict(failure.error))
+    evaluations.end(decision.endings)
     if decision.generation is not None:
         new = decision.generation
         evaluations.add(job.id, new.number, new.proposals, new.resolution)

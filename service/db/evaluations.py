@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, select, tuple_, update
+from sqlalchemy import CursorResult, Row, bindparam, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.db.models import EvaluationRow, table_of
-from service.domain.records import Evaluation, Json, Proposal
+from service.domain.records import Ending, Evaluation, Proposal
 from service.domain.status import EvaluationState
 
 _EVALUATIONS = table_of(EvaluationRow)
 _READ = [column for column in _EVALUATIONS.c if column.name != "folds"]
-_CLOCK = func.clock_timestamp()
+_END = (
+    update(_EVALUATIONS)
+    .where(
+        _EVALUATIONS.c.id == bindparam("the_evaluation_id"),
+        _EVALUATIONS.c.state == EvaluationState.PENDING,
+    )
+    .values(
+        {name: bindparam(f"the_{name}") for name in Ending.__slots__ if name != "evaluation_id"}
+    )
+    .values(finished_at=func.clock_timestamp())
+)
 
 
 def _evaluation(row: Row[Any]) -> Evaluation:
@@ -55,55 +65,36 @@ class EvaluationRepository:
         )
         return len(self._session.scalars(statement).all())
 
-    def finish(
-        self,
-        evaluation_id: int,
-        metric: float,
-        images: int,
-        folds: Sequence[Any] | None = None,
-    ) -> bool:
-        """pending -> done with its metric on all images; see `rival_folds` on folds."""
-        values = {"metric": metric, "images": images, "folds": folds}
-        return self._end(evaluation_id, EvaluationState.DONE, values)
+    def end(self, endings: Sequence[Ending]) -> int:
+        """pending -> done, dropped or failed, in one go; how many were pending. The others had ended
+        before, and stay as they are."""
+        if not endings:
+            return 0
+        rows = [{f"the_{name}": getattr(one, name) for name in Ending.__slots__} for one in endings]
+        found: CursorResult[Any] = self._session.connection().execute(_END, rows)
+        return found.rowcount
 
-    def drop(
-        self, evaluation_id: int, metric: float, interval: Sequence[float], images: int
-    ) -> bool:
-        """pending -> dropped, with its metric on so many images and an interval of that on all."""
-        values = {"metric": metric, "metric_interval": list(interval), "images": images}
-        return self._end(evaluation_id, EvaluationState.DROPPED, values)
-
-    def fail(self, evaluation_id: int, error: Json) -> bool:
-        """pending -> failed, with the reason."""
-        return self._end(evaluation_id, EvaluationState.FAILED, {"error": error})
-
-    def _end(self, evaluation_id: int, state: EvaluationState, values: Mapping[str, Any]) -> bool:
-        """False: it had ended before, and stays as it was."""
-        statement = (
-            update(_EVALUATIONS)
-            .where(
-                _EVALUATIONS.c.id == evaluation_id,
-                _EVALUATIONS.c.state == EvaluationState.PENDING,
-            )
-            .values(state=state, finished_at=_CLOCK, **values)
-            .returning(_EVALUATIONS.c.id)
-        )
-        return self._session.execute(statement).one_or_none() is not None
-
-    def rival_folds(self, job_id: str) -> dict[int, list[Any]]:
-        """The folds that a job's pending evaluations race against, by id of the evaluation."""
+    def folds(self, evaluation_ids: Collection[int]) -> dict[int, list[Any]]:
+        """The folds of those evaluations, by id: of possible rivals, see Ending."""
         columns = _EVALUATIONS.c
-        pending = (columns.job_id == job_id) & (columns.state == EvaluationState.PENDING)
-        rivals = select(columns.rival_id).where(pending, columns.rival_id.is_not(None))
-        statement = select(columns.id, columns.folds).where(columns.id.in_(rivals))
+        statement = select(columns.id, columns.folds).where(columns.id.in_(evaluation_ids))
         return {row.id: row.folds for row in self._session.execute(statement)}
 
-    def for_job(self, job_id: str) -> list[Evaluation]:
-        """A job's evaluations in order of proposal."""
+    def for_job(
+        self, job_id: str, limit: int | None = None, after: Evaluation | None = None
+    ) -> list[Evaluation]:
+        """A job's evaluations in order of proposal, from the one that follows `after`.
+
+        Not by id, which is the same order: Postgres would read the primary key, other jobs' rows and
+        all, where it takes a job's rows for evenly spread.
+        """
         columns = _EVALUATIONS.c
-        statement = select(*_READ).where(columns.job_id == job_id)
         order = (columns.resolution, columns.generation, columns.position)
-        statement = statement.order_by(*order)
+        statement = select(*_READ).where(columns.job_id == job_id)
+        if after is not None:
+            place = (after.resolution, after.generation, after.position)
+            statement = statement.where(tuple_(*order) > tuple_(*place))
+        statement = statement.order_by(*order).limit(limit)
         return [_evaluation(row) for row in self._session.execute(statement)]
 
     def get(self, job_id: str, evaluation_id: int) -> Evaluation | None:
@@ -122,18 +113,3 @@ class EvaluationRepository:
         order = (columns.metric.desc(), columns.latency_ms, columns.id)
         row = self._session.execute(statement.order_by(*order).limit(1)).one_or_none()
         return None if row is None else _evaluation(row)
-
-    def page(self, job_id: str, limit: int, after: Evaluation | None = None) -> list[Evaluation]:
-        """A job's evaluations in order of proposal, from the one that follows `after`.
-
-        Not by id, which is the same order: Postgres would read the primary key, other jobs' rows and
-        all, where it takes a job's rows for evenly spread.
-        """
-        columns = _EVALUATIONS.c
-        order = (columns.resolution, columns.generation, columns.position)
-        statement = select(*_READ).where(columns.job_id == job_id)
-        if after is not None:
-            place = (after.resolution, after.generation, after.position)
-            statement = statement.where(tuple_(*order) > tuple_(*place))
-        statement = statement.order_by(*order).limit(limit)
-        return [_evaluation(row) for row in self._session.execute(statement)]

@@ -139,6 +139,7 @@ class UnitRow(Base):
         Index(None, "job_id", "started_at"),
         Index("ix_units_pending", "id", postgresql_where=text("state = 'pending'")),
         Index("ix_units_leased", "lease_until", postgresql_where=text("state = 'leased'")),
+        Index("ix_units_failed", "job_id", postgresql_where=text("state = 'failed'")),
     )
 
 

@@ -6,7 +6,7 @@ Every time is the database's (`clock_timestamp()`); a worker's clock is never as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -250,9 +250,10 @@ class UnitRepository:
         kind: UnitKind | None = None,
         generation: int | None = None,
         resolution: int | None = None,
+        but: Collection[int] = (),
     ) -> list[Unit]:
         """A job's units in order of generation and shard; of one kind, generation or input if
-        named."""
+        named. but: ids of units that are left out."""
         statement = select(*_UNITS.c).where(_UNITS.c.job_id == job_id)
         if kind is not None:
             statement = statement.where(_UNITS.c.kind == kind)
@@ -260,6 +261,8 @@ class UnitRepository:
             statement = statement.where(_UNITS.c.generation == generation)
         if resolution is not None:
             statement = statement.where(_UNITS.c.resolution == resolution)
+        if but:
+            statement = statement.where(_UNITS.c.id.not_in(but))
         order = (_UNITS.c.resolution, _UNITS.c.generation, _UNITS.c.shard, _UNITS.c.id)
         return [_unit(row) for row in self._session.execute(statement.order_by(*order))]
 
@@ -269,6 +272,17 @@ class UnitRepository:
             UnitRow.job_id == job_id, UnitRow.state.in_([UnitState.PENDING, UnitState.LEASED])
         )
         return not self._session.scalar(select(live))
+
+    def under_way(self, job_id: str) -> bool:
+        """Whether all that a job waits for are units that are pending or leased: none has failed, and
+        it is not being cancelled."""
+        mine = UnitRow.job_id == job_id
+        statement = select(
+            exists().where(mine, UnitRow.state.in_([UnitState.PENDING, UnitState.LEASED]))
+            & ~exists().where(mine, UnitRow.state == UnitState.FAILED)
+            & exists().where(JobRow.id == job_id, JobRow.status.in_(_LIVE))
+        )
+        return bool(self._session.scalar(statement))
 
     def states(self, job_id: str, kinds: Sequence[UnitKind] = tuple(UnitKind)) -> dict[str, int]:
         """How many of a job's units (of those kinds) stand in which state."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -184,6 +185,40 @@ class Proposal:
     genes: list[int]
     latency_ms: float
     rival_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an evaluation ended: done, dropped or failed; fields as of Evaluation. folds: metric
+    states on parts of the images, where later candidates may race against it."""
+
+    evaluation_id: int
+    state: EvaluationState
+    metric: float | None = None
+    images: int | None = None
+    metric_interval: Sequence[float] | None = None
+    folds: Sequence[Any] | None = None
+    error: Json | None = None
+
+    @classmethod
+    def done(
+        cls, evaluation_id: int, metric: float, images: int, folds: Sequence[Any] | None = None
+    ) -> Ending:
+        """Scored on all images."""
+        state = EvaluationState.DONE
+        return cls(evaluation_id, state, metric, images, folds=folds)
+
+    @classmethod
+    def dropped(
+        cls, evaluation_id: int, metric: float, interval: Sequence[float], images: int
+    ) -> Ending:
+        """With its metric on so many images, and an interval of that on all."""
+        return cls(evaluation_id, EvaluationState.DROPPED, metric, images, [*interval])
+
+    @classmethod
+    def failed(cls, evaluation_id: int, error: Json) -> Ending:
+        """It cannot be evaluated, and why."""
+        return cls(evaluation_id, EvaluationState.FAILED, error=error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class JobService:
                 last = None if number is None else evaluations.get(job_id, number)
                 if last is None:
                     raise bad_cursor()
-            found = evaluations.page(job_id, limit + 1, last)
+            found = evaluations.for_job(job_id, limit + 1, last)
         return Page(found[:limit], has_more=len(found) > limit)
 
     def best_candidate(self, job: Job) -> Evaluation | None:

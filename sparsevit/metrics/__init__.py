@@ -7,10 +7,10 @@ order to exactly the same number. How states become one is said by a spec, `Task
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +30,8 @@ ENTRY_POINTS = "sparsevit.metrics"
 class Metric(Protocol):
     """One kind of metric. Values are in [0, 1], higher is better.
 
-    A kind may have a `left_out` of its own, where that is quicker than merging.
+    A kind may have a `left_out` of its own, where that is quicker than merging, and `counts = True`
+    where its states are nested lists of whole numbers, all of one shape; see `joined`.
     """
 
     def merge(self, states: Sequence[State]) -> State:
@@ -79,6 +80,15 @@ def left_out(states: Sequence[State], spec: Spec) -> np.ndarray:
     kind = _kind(spec["kind"])
     own = getattr(kind, "left_out", None)
     return _left_out(kind, states, spec) if own is None else own(states, spec)
+
+
+def joined(parts: Iterable[Sequence[State]], spec: Spec) -> Sequence[State]:
+    """The states of all parts in one sequence: an int64 array where the kind's are counts, which
+    every function here takes as it takes lists, and does not convert again."""
+    if not getattr(_kind(spec["kind"]), "counts", False):
+        return [*chain.from_iterable(parts)]
+    arrays = [np.asarray(part, dtype=np.int64) for part in parts if len(part)]
+    return np.concatenate(arrays) if arrays else []
 
 
 def _left_out(kind: Metric, states: Sequence[State], spec: Spec) -> np.ndarray:

@@ -24,6 +24,8 @@ def hits(label: int, scores: np.ndarray) -> list[int]:
 class Accuracy:
     """spec: {"top": 1 or 5}. A state is [right, among the five best, images]."""
 
+    counts = True
+
     def merge(self, states: Sequence[Any]) -> list[int]:
         return np.sum(np.asarray(states, dtype=np.int64), axis=0).tolist()
 

@@ -30,6 +30,8 @@ class MeanIoU:
     Classes that occur neither in labels nor in predictions are left out of the mean.
     """
 
+    counts = True
+
     def merge(self, states: Sequence[Any]) -> list[list[int]]:
         return np.sum(np.asarray(states, dtype=np.int64), axis=0).tolist()
 

@@ -10,7 +10,7 @@ from service.api.objects import JobList, JobObject
 from service.db.evaluations import EvaluationRepository
 from service.db.jobs import JobRepository
 from service.db.session import session_scope
-from service.domain.records import Proposal
+from service.domain.records import Ending, Proposal
 from tests.service.api_server import Api
 from tests.service.test_api_jobs import register, submit
 from tests.service.test_body import check_problem
@@ -63,8 +63,9 @@ def test_a_failed_candidate_says_why(api: Api) -> None:
         evaluations = EvaluationRepository(session)
         evaluations.add(job_id, 0, [Proposal("[0]", [0], 10.0)])
         (row,) = evaluations.for_job(job_id)
-        assert evaluations.fail(row.id, error)
-        assert not evaluations.fail(row.id, {"code": "OTHER", "message": "too late"})
+        assert evaluations.end([Ending.failed(row.id, error)]) == 1
+        late = {"code": "OTHER", "message": "too late"}
+        assert evaluations.end([Ending.failed(row.id, late)]) == 0
     answer = api.ann.get(f"/jobs/{job_id}/candidates")
     CandidateList.model_validate_json(answer.content)
     (candidate,) = answer.json()["data"]
@@ -102,10 +103,11 @@ def test_candidates_are_walked_by_their_cursor(api: Api) -> None:
         evaluations.add(job_id, 0, proposals)
         evaluations.add(other, 0, proposals)
         ended = evaluations.for_job(job_id)
-        evaluations.finish(ended[0].id, 0.5, 40)
+        evaluations.end([Ending.done(ended[0].id, 0.5, 40)])
         rival = [Proposal("[3]", [3], 12.0, rival_id=ended[0].id)]
         evaluations.add(job_id, 1, rival)
-        evaluations.drop(evaluations.for_job(job_id)[3].id, 0.25, (0.125, 0.375), 10)
+        racing = evaluations.for_job(job_id)[3]
+        evaluations.end([Ending.dropped(racing.id, 0.25, (0.125, 0.375), 10)])
         foreign = evaluations.for_job(other)[0].id
     answer = api.ann.get(f"/jobs/{job_id}/candidates?limit=2")
     first = answer.json()

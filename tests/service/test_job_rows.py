@@ -13,7 +13,7 @@ from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.db.workers import ONLINE_SECONDS, WorkerRepository
-from service.domain.records import Job, Proposal, new_job_id
+from service.domain.records import Ending, Job, Proposal, new_job_id
 from service.domain.status import (
     TERMINAL,
     TRANSITIONS,
@@ -154,13 +154,14 @@ def test_an_evaluation_is_counted_once(engine: Engine, job_id: str) -> None:
         assert evaluations.add(job_id, 1, [Proposal("[1,2]", [0, 1], 10.0)]) == 0
         assert evaluations.add(job_id, 1, []) == 0
         first, second = evaluations.for_job(job_id)
-        assert evaluations.finish(first.id, 0.5, 40)
-        assert not evaluations.finish(first.id, 0.9, 40)
+        assert evaluations.end([]) == 0
+        assert evaluations.end([Ending.done(first.id, 0.5, 40)]) == 1
+        assert evaluations.end([Ending.done(first.id, 0.9, 40)]) == 0
         done, waiting = evaluations.for_job(job_id)
         assert (done.state, waiting.state) == (EvaluationState.DONE, EvaluationState.PENDING)
         assert (done.metric, done.images, done.genes) == (0.5, 40, [0, 1])
-        assert [row.id for row in evaluations.page(job_id, 1)] == [first.id]
-        assert [row.id for row in evaluations.page(job_id, 9, after=first)] == [second.id]
+        assert [row.id for row in evaluations.for_job(job_id, 1)] == [first.id]
+        assert [row.id for row in evaluations.for_job(job_id, 9, after=first)] == [second.id]
         assert evaluations.get("job_other", first.id) is None
 
 
@@ -169,18 +170,19 @@ def test_a_dropped_evaluation_keeps_what_was_known(engine: Engine, job_id: str) 
         evaluations = EvaluationRepository(session)
         evaluations.add(job_id, 0, [Proposal("[1]", [1], 9.0), Proposal("[2]", [2], 8.0)])
         first, second = evaluations.for_job(job_id)
-        assert evaluations.finish(first.id, 0.5, 40, [[[1], [2]], [[3], [4]]])
-        assert evaluations.finish(second.id, 0.4, 40)
-        assert evaluations.rival_folds(job_id) == {}
+        scored = [Ending.done(first.id, 0.5, 40, [[[1], [2]], [[3], [4]]])]
+        assert evaluations.end([*scored, Ending.done(second.id, 0.4, 40)]) == 2
+        assert evaluations.folds([first.id, second.id]) == {
+            first.id: [[[1], [2]], [[3], [4]]],
+            second.id: None,
+        }
         new = [Proposal("[3]", [3], 10.0, rival_id=first.id), Proposal("[4]", [4], 7.0)]
         evaluations.add(job_id, 1, new)
-        assert evaluations.rival_folds(job_id) == {first.id: [[[1], [2]], [[3], [4]]]}
         racing = evaluations.for_job(job_id)[2]
         assert racing.rival_id == first.id
-        assert evaluations.drop(racing.id, 0.25, (0.125, 0.375), 10)
-        assert not evaluations.finish(racing.id, 0.9, 40)
+        late = [Ending.dropped(row.id, 0.25, (0.125, 0.375), 10) for row in (first, racing)]
+        assert evaluations.end(late) == 1
         dropped = evaluations.get(job_id, racing.id)
-        assert evaluations.rival_folds(job_id) == {}  # nobody that is pending needs them
     assert dropped is not None
     assert dropped.state == EvaluationState.DROPPED
     assert (dropped.metric, dropped.metric_interval, dropped.images) == (0.25, [0.125, 0.375], 10)

@@ -8,7 +8,7 @@ from pathlib import Path
 from service.db.evaluations import EvaluationRepository
 from service.db.jobs import JobRepository
 from service.db.session import session_scope
-from service.domain.records import Proposal
+from service.domain.records import Ending, Proposal
 from service.domain.status import Stage
 from sparsevit.deploy import SCHEMA_VERSION, load_config
 from tests.service.api_server import SMALL, Api
@@ -39,7 +39,7 @@ def score(api: Api, job_id: str, **metrics: float) -> None:
         evaluations = EvaluationRepository(session)
         for row in evaluations.for_job(job_id):
             if row.config_key in metrics:
-                evaluations.finish(row.id, metrics[row.config_key], 40)
+                evaluations.end([Ending.done(row.id, metrics[row.config_key], 40)])
 
 
 def test_it_is_the_best_candidate_so_far_and_says_what_it_is(api: Api, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_nor_does_a_worker_that_looks_for_work(
             units.heartbeat(unit.id, unit.attempt, 60)
             units.release(unit.id, unit.attempt)
             units.expire()
-            units.states(archive.large)
+            units.under_way(archive.large)
             units.for_job(archive.large)
             JobRepository(session).due_for_step()
 

@@ -25,7 +25,7 @@ from service.db.evaluations import EvaluationRepository
 from service.db.jobs import JobRepository
 from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
-from service.domain.records import Proposal
+from service.domain.records import Ending, Proposal
 from tests.service import figures
 from tests.service.api_server import Api, running_api
 from tests.service.figures import Lab
@@ -112,9 +112,13 @@ def searching(api: Api, lab: Lab) -> str:
         proposals = [Proposal(f"[{n}]", [n] * 5, 90.0 - n) for n in range(5)]
         evaluations.add(job_id, 0, proposals)
         rows = evaluations.for_job(job_id)
-        evaluations.finish(rows[0].id, 0.5, 40)
-        evaluations.drop(rows[1].id, 0.25, (0.125, 0.375), 10)
-        evaluations.fail(rows[2].id, {"code": "DEVICE_PROCESS_DIED", "message": "it was killed"})
+        error = {"code": "DEVICE_PROCESS_DIED", "message": "it was killed"}
+        endings = [
+            Ending.done(rows[0].id, 0.5, 40),
+            Ending.dropped(rows[1].id, 0.25, (0.125, 0.375), 10),
+            Ending.failed(rows[2].id, error),
+        ]
+        assert evaluations.end(endings) == 3
     return job_id
 
 

@@ -134,3 +134,24 @@ def test_accuracy_and_its_interval() -> None:
 def test_an_unknown_kind_says_which_there_are() -> None:
     with pytest.raises(ConfigError, match="mean_iou, accuracy"):
         metrics.value([], {"kind": "bleu"})
+
+
+@pytest.mark.parametrize("spec", [IOU, TOP1], ids=lambda spec: spec["kind"])
+def test_joined_states_say_what_lists_of_them_say(spec: metrics.Spec) -> None:
+    rng = np.random.default_rng(0)
+    shape = (3, 3) if spec["kind"] == "mean_iou" else (3,)
+    states = np.cumsum(rng.integers(1, 50, (12, *shape)), axis=1).tolist()
+    joined = metrics.joined([states[:5], [], metrics.joined([states[5:]], spec)], spec)
+    assert isinstance(joined, np.ndarray)
+    assert joined.tolist() == states
+    for found, alike in ((joined, states), (joined[:7], states[:7])):
+        assert metrics.merge(found, spec) == metrics.merge(alike, spec)
+        assert metrics.interval(found, spec) == metrics.interval(alike, spec)
+        assert (metrics.left_out(found, spec) == metrics.left_out(alike, spec)).all()
+    assert len(metrics.joined([[], []], spec)) == 0
+
+
+def test_states_that_are_no_counts_are_joined_as_they_are() -> None:
+    spec = {"name": "box_ap", "kind": "coco_ap"}
+    parts = [[[[[1, 2]], "a"]], [[[], ""], [[[3, 4], [5, 6]], "b"]]]
+    assert metrics.joined(parts, spec) == [*parts[0], *parts[1]]

@@ -6,31 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from service.domain.records import Evaluation, Unit
+from service.domain.records import Ending, Evaluation, Unit
 from service.domain.status import EvaluationState, UnitState
 from sparsevit.search.latency_map import LatencyMap
 from tests.worker.rows import NOW, job, simulated_result, unit
 from worker.coordinator import step
-from worker.decisions import WAIT, Decision, Drop, Failure, Generation, Score
+from worker.decisions import WAIT, Decision, Generation
 from worker.job_rows import map_keys
 
 
-def _done(score: Score) -> dict[str, Any]:
-    return {"state": EvaluationState.DONE, "metric": score.metric, "images": score.images}
-
-
-def _dropped(drop: Drop) -> dict[str, Any]:
-    known = drop.known
-    return {
-        "state": EvaluationState.DROPPED,
-        "metric": known.metric,
-        "metric_interval": list(known.interval),
-        "images": known.images,
-    }
-
-
-def _failed(failure: Failure) -> dict[str, Any]:
-    return {"state": EvaluationState.FAILED, "error": dict(failure.error)}
+def _changes(ending: Ending) -> dict[str, Any]:
+    columns = ("state", "metric", "metric_interval", "images", "error")
+    return {name: getattr(ending, name) for name in columns}
 
 
 class World:
@@ -106,15 +93,12 @@ class World:
         if decision.generation is not None:
             for position, proposal in enumerate(decision.generation.proposals):
                 self._propose(decision.generation, position, proposal)
-        scored = {score.evaluation_id: _done(score) for score in decision.scores}
-        dropped = {drop.evaluation_id: _dropped(drop) for drop in decision.drops}
-        failed = {one.evaluation_id: _failed(one) for one in decision.failures}
-        ended = scored | dropped | failed
+        ended = {one.evaluation_id: _changes(one) for one in decision.endings}
         self.evaluations = [
             replace(row, **ended[row.id], finished_at=NOW) if row.id in ended else row
             for row in self.evaluations
         ]
-        self.folds |= {score.evaluation_id: score.folds for score in decision.scores}
+        self.folds |= {one.evaluation_id: one.folds for one in decision.endings}
         if decision.end is not None:
             changes |= {
                 "status": decision.end.status,
