@@ -33,6 +33,7 @@ from service.domain.request import parse_search_request
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind
 from service.embedded.accounts import temporary_home
 from service.embedded.postgres import EmbeddedPostgres
+from sparsevit import metrics
 from sparsevit.search.choices import parse_budget
 from sparsevit.search.evolution import EvolutionSettings
 from sparsevit.search.feasible import FeasibleSet
@@ -145,7 +146,9 @@ def answer(unit: Unit) -> dict[str, Any]:
             document = SHAPE.latency_map.to_dict()
             return {"map": document, "receipt": document["receipt"]}
         case UnitKind.EVALUATE:
-            states = [[_state(genes)] * FOLDS for genes in unit.payload["candidates"]]
+            spec = inspection()["metric"]
+            candidates = unit.payload["candidates"]
+            states = [metrics.packed([_state(genes)] * FOLDS, spec) for genes in candidates]
             return {"states": states, "seconds": 0.0}
         case UnitKind.MEASURE:
             found = {"document": {}, "front": [], "receipts": {}, "artefacts": {}}

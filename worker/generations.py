@@ -12,8 +12,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from service.domain.records import Ending, Evaluation, Proposal, Unit
 from service.domain.status import EvaluationState, JobStatus, Stage, UnitKind
 from sparsevit import metrics
@@ -144,7 +142,7 @@ def _ended(rows: JobRows, number: int, endings: Sequence[Ending]) -> Decision:
 
 def _folds(units: Iterable[Unit], spec: metrics.Spec) -> dict[Genes, Folds]:
     """The folds of each candidate in the order of the shards, as far as it came."""
-    found: dict[Genes, list[Folds]] = {}
+    found: dict[Genes, list[Folds | metrics.Packed]] = {}
     scored = [u for u in units if u.kind == UnitKind.EVALUATE and u.result is not None]
     for unit in sorted(scored, key=lambda unit: unit.shard):
         assert unit.result is not None
@@ -184,15 +182,10 @@ def _scored(
             row.id,
             scores[row.id],
             images,
-            _plain(folds[tuple(row.genes)]) if tuple(row.genes) in kept else None,
+            metrics.packed(folds[tuple(row.genes)], spec) if tuple(row.genes) in kept else None,
         )
         for row in pending
     ]
-
-
-def _plain(folds: Folds) -> list[metrics.State]:
-    """As they travel in JSON."""
-    return folds.tolist() if isinstance(folds, np.ndarray) else [*folds]
 
 
 def _possible_rivals(

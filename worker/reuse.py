@@ -20,7 +20,7 @@ from sparsevit.search import choices
 from sparsevit.search.resolutions import at_resolution
 from worker.supervisor import Finished, Outcome
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Raise it where the same evaluation gives other states than before, or states of another form:
 those of before are then never found."""
 

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
 from sqlalchemy.orm import Session
 
 from service.db.evaluations import EvaluationRepository
 from service.db.units import UnitRepository
-from service.domain.records import Job, Unit
-from service.domain.status import UnitKind, UnitState
+from service.domain.records import Ending, Job, Unit
+from service.domain.status import UnitKind
 from sparsevit import metrics
 from sparsevit.search.racing import Folds
 from worker.evaluation_log import EvaluationLog
 
 MOST_JOBS = 4
 """Of how many jobs rows are remembered. Those of a search of 100,000 candidates take about 100 MB."""
+
+MOST_BYTES = 2**28
+"""Of metric states, of all jobs but the one stepped last."""
+
+MOST_RIVALS = 100
+"""Whose folds are remembered, beside those that pending evaluations race against."""
 
 
 class JobMemory:
@@ -33,7 +41,13 @@ class JobMemory:
         self._log = EvaluationLog()
         self._place = (0, 0)
         self._done: dict[int, Unit] = {}
-        self._folds: dict[int, Folds] = {}
+        self._folds: dict[int, np.ndarray] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What the remembered states take."""
+        units = (folds for unit in self._done.values() for folds in (unit.result or {})["states"])
+        return sum(folds.nbytes for folds in [*units, *self._folds.values()])
 
     def evaluations(self, session: Session) -> EvaluationLog:
         """All of the job, as they are now."""
@@ -50,18 +64,28 @@ class JobMemory:
         )
         found = [_with_joined_states(unit, job) for unit in found]
         units = sorted([*self._done.values(), *found], key=lambda unit: (unit.shard, unit.id))
-        self._done |= {unit.id: unit for unit in found if unit.state == UnitState.DONE}
+        self._done |= {unit.id: unit for unit in found if _is_counts(unit)}
         return units
 
     def rival_folds(self, session: Session, job: Job) -> dict[int, Folds]:
         """Of those that the pending evaluations race against, by id of the evaluation."""
         rivals = {row.rival_id for row in self._log.open if row.rival_id is not None}
-        self._folds = {one: folds for one, folds in self._folds.items() if one in rivals}
         missing = rivals - self._folds.keys()
-        if missing:
-            found = EvaluationRepository(session).folds(missing)
-            self._folds |= {one: _joined(folds, job) for one, folds in found.items()}
-        return self._folds
+        found = EvaluationRepository(session).folds(missing) if missing else {}
+        read = {one: _joined(folds, job) for one, folds in found.items()}
+        self._remember(read)
+        idle = [one for one in self._folds if one not in rivals]
+        for one in idle[: max(0, len(idle) - MOST_RIVALS)]:
+            del self._folds[one]
+        return {one: self._folds.get(one, read.get(one)) for one in rivals}
+
+    def keep(self, job: Job, endings: Iterable[Ending]) -> None:
+        """Folds that a step has just written: the next ones race against them."""
+        kept = {one.evaluation_id: one.folds for one in endings if one.folds is not None}
+        self._remember({one: _joined(folds, job) for one, folds in kept.items()})
+
+    def _remember(self, folds: Mapping[int, Folds]) -> None:
+        self._folds |= {one: each for one, each in folds.items() if isinstance(each, np.ndarray)}
 
 
 class StepMemory:
@@ -75,9 +99,12 @@ class StepMemory:
         with self._lock:
             found = self._jobs.setdefault(job_id, JobMemory(job_id))
             self._jobs.move_to_end(job_id)
-            while len(self._jobs) > MOST_JOBS:
+            while len(self._jobs) > MOST_JOBS or self._others() > MOST_BYTES:
                 self._jobs.popitem(last=False)
         return found
+
+    def _others(self) -> int:
+        return sum(job.bytes for job in [*self._jobs.values()][:-1])
 
     def forget(self, job_id: str) -> None:
         """A job that has ended takes no more steps."""
@@ -93,6 +120,12 @@ def _with_joined_states(unit: Unit, job: Job) -> Unit:
     return replace(unit, result={**unit.result, "states": states})
 
 
-def _joined(folds: Folds, job: Job) -> Folds:
+def _is_counts(unit: Unit) -> bool:
+    """Whether a unit's states are small: what other metrics keep of an image may be much."""
+    states = unit.result["states"] if unit.kind == UnitKind.EVALUATE and unit.result else []
+    return bool(states) and all(isinstance(folds, np.ndarray) for folds in states)
+
+
+def _joined(folds: Folds | metrics.Packed, job: Job) -> Folds:
     assert job.inspection is not None, "a job that evaluates was inspected"
     return metrics.joined([folds], job.inspection["metric"])

@@ -71,6 +71,7 @@ def advance(
                 return added
             _apply(session, job, decision)
             _tidy(session, store, job, decision)
+        memory.of(job_id).keep(job, decision.endings)
         added += [job.device] * len(decision.units)
 
 

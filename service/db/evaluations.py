@@ -60,10 +60,9 @@ class EvaluationRepository:
             }
             for position, proposal in enumerate(proposals)
         ]
-        statement = (
-            insert(_EVALUATIONS).values(rows).on_conflict_do_nothing().returning(_EVALUATIONS.c.id)
-        )
-        return len(self._session.scalars(statement).all())
+        counted = insert(_EVALUATIONS).execution_options(preserve_rowcount=True)
+        added = self._session.connection().execute(counted.on_conflict_do_nothing(), rows)
+        return added.rowcount
 
     def end(self, endings: Sequence[Ending]) -> int:
         """pending -> done, dropped or failed, in one go; how many were pending. The others had ended
@@ -74,7 +73,7 @@ class EvaluationRepository:
         found: CursorResult[Any] = self._session.connection().execute(_END, rows)
         return found.rowcount
 
-    def folds(self, evaluation_ids: Collection[int]) -> dict[int, list[Any]]:
+    def folds(self, evaluation_ids: Collection[int]) -> dict[int, Any]:
         """The folds of those evaluations, by id: of possible rivals, see Ending."""
         columns = _EVALUATIONS.c
         statement = select(columns.id, columns.folds).where(columns.id.in_(evaluation_ids))

@@ -165,7 +165,7 @@ class EvaluationRow(Base):
     images: Mapped[int | None]
     latency_ms: Mapped[float] = mapped_column(Float(53))
     rival_id: Mapped[int | None]
-    folds: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    folds: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     finished_at: Mapped[datetime | None]

@@ -37,7 +37,7 @@ class TallyRepository:
         took = func.extract("epoch", JobRow.finished_at - JobRow.created_at)
         kind = case((JobRow.dry_run, "dry_run"), else_="search")
         ended = select(literal("job"), kind, JobRow.status, 1, took).where(JobRow.id == job_id)
-        self._merge(insert(_TALLIES).from_select([column.name for column in _TALLIES.c], ended))
+        self._session.execute(_merged(insert(_TALLIES).from_select(_TALLIES.c.keys(), ended)))
 
     def add(self, name: str, outcomes: Iterable[tuple[str, str, float]]) -> None:
         """Counts (kind, outcome, seconds) each."""
@@ -46,18 +46,19 @@ class TallyRepository:
             count, total = sums.get((kind, outcome), (0, 0.0))
             sums[kind, outcome] = count + 1, total + seconds
         # In one order, whoever counts: two transactions must not wait for each other.
-        rows = [(name, *key, *sums[key]) for key in sorted(sums)]
+        columns = _TALLIES.c.keys()
+        rows = [dict(zip(columns, (name, *key, *sums[key]), strict=True)) for key in sorted(sums)]
         if rows:
-            self._merge(insert(_TALLIES).values(rows))
+            self._session.execute(_merged(insert(_TALLIES)), rows)
 
     def all(self) -> list[Tally]:
         """Every tally, in order."""
         statement = select(*_TALLIES.c).order_by(*_TALLIES.primary_key.columns)
         return [Tally(**row._mapping) for row in self._session.execute(statement)]
 
-    def _merge(self, statement: Insert) -> None:
-        new = statement.excluded
-        sums = {name: _TALLIES.c[name] + new[name] for name in ("count", "seconds")}
-        self._session.execute(
-            statement.on_conflict_do_update(index_elements=_TALLIES.primary_key, set_=sums)
-        )
+
+def _merged(statement: Insert) -> Insert:
+    """Added to what stands."""
+    new = statement.excluded
+    sums = {name: _TALLIES.c[name] + new[name] for name in ("count", "seconds")}
+    return statement.on_conflict_do_update(index_elements=_TALLIES.primary_key, set_=sums)

@@ -73,6 +73,18 @@ _CLAIM = text(
     """
 ).bindparams(bindparam("live"), bindparam("quiet"))
 
+_UNDER_WAY = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM units WHERE job_id = :job_id AND state IN ('pending', 'leased')
+    ) AND NOT EXISTS (
+        SELECT FROM units WHERE job_id = :job_id AND state = 'failed'
+    ) AND EXISTS (
+        SELECT FROM jobs WHERE id = :job_id AND status = ANY(:live)
+    )
+    """
+)
+
 
 def _unit(row: Row[Any]) -> Unit:
     fields = dict(row._mapping)
@@ -276,13 +288,7 @@ class UnitRepository:
     def under_way(self, job_id: str) -> bool:
         """Whether all that a job waits for are units that are pending or leased: none has failed, and
         it is not being cancelled."""
-        mine = UnitRow.job_id == job_id
-        statement = select(
-            exists().where(mine, UnitRow.state.in_([UnitState.PENDING, UnitState.LEASED]))
-            & ~exists().where(mine, UnitRow.state == UnitState.FAILED)
-            & exists().where(JobRow.id == job_id, JobRow.status.in_(_LIVE))
-        )
-        return bool(self._session.scalar(statement))
+        return bool(self._session.scalar(_UNDER_WAY, {"job_id": job_id, "live": list(_LIVE)}))
 
     def states(self, job_id: str, kinds: Sequence[UnitKind] = tuple(UnitKind)) -> dict[str, int]:
         """How many of a job's units (of those kinds) stand in which state."""

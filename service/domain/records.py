@@ -190,20 +190,18 @@ class Proposal:
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How an evaluation ended: done, dropped or failed; fields as of Evaluation. folds: metric
-    states on parts of the images, where later candidates may race against it."""
+    states on parts of the images (JSON), where later candidates may race against it."""
 
     evaluation_id: int
     state: EvaluationState
     metric: float | None = None
     images: int | None = None
     metric_interval: Sequence[float] | None = None
-    folds: Sequence[Any] | None = None
+    folds: Any = None
     error: Json | None = None
 
     @classmethod
-    def done(
-        cls, evaluation_id: int, metric: float, images: int, folds: Sequence[Any] | None = None
-    ) -> Ending:
+    def done(cls, evaluation_id: int, metric: float, images: int, folds: Any = None) -> Ending:
         """Scored on all images."""
         state = EvaluationState.DONE
         return cls(evaluation_id, state, metric, images, folds=folds)

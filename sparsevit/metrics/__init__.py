@@ -16,12 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsevit.errors import ConfigError
+from sparsevit.metrics import counts
 from sparsevit.metrics.accuracy import Accuracy
 from sparsevit.metrics.coco_ap import CocoAP
 from sparsevit.metrics.mean_iou import MeanIoU
 from sparsevit.metrics.nuscenes_detection import NuScenesDetection
 
 State = list[Any]
+Packed = str | list[State]
 Spec = Mapping[str, Any]
 
 ENTRY_POINTS = "sparsevit.metrics"
@@ -31,7 +33,7 @@ class Metric(Protocol):
     """One kind of metric. Values are in [0, 1], higher is better.
 
     A kind may have a `left_out` of its own, where that is quicker than merging, and `counts = True`
-    where its states are nested lists of whole numbers, all of one shape; see `joined`.
+    where its states are nested lists of whole numbers, all of one shape; see `packed` and `joined`.
     """
 
     def merge(self, states: Sequence[State]) -> State:
@@ -82,13 +84,23 @@ def left_out(states: Sequence[State], spec: Spec) -> np.ndarray:
     return _left_out(kind, states, spec) if own is None else own(states, spec)
 
 
-def joined(parts: Iterable[Sequence[State]], spec: Spec) -> Sequence[State]:
-    """The states of all parts in one sequence: an int64 array where the kind's are counts, which
-    every function here takes as it takes lists, and does not convert again."""
+def packed(states: Sequence[State], spec: Spec) -> Packed:
+    """Several states as one JSON value, quick to write and to read; `joined` reads it."""
+    array = joined([states], spec)
+    return counts.packed(array) if isinstance(array, np.ndarray) else [*states]
+
+
+def joined(parts: Iterable[Sequence[State] | Packed], spec: Spec) -> Sequence[State]:
+    """The states of all parts, packed or not, in one sequence: an int64 array where the kind's are
+    counts, which every function here takes as it takes lists, and does not convert again."""
     if not getattr(_kind(spec["kind"]), "counts", False):
         return [*chain.from_iterable(parts)]
-    arrays = [np.asarray(part, dtype=np.int64) for part in parts if len(part)]
+    arrays = [_array(part) for part in parts if len(part)]
     return np.concatenate(arrays) if arrays else []
+
+
+def _array(part: Sequence[State] | Packed) -> np.ndarray:
+    return counts.unpacked(part) if isinstance(part, str) else np.asarray(part, dtype=np.int64)
 
 
 def _left_out(kind: Metric, states: Sequence[State], spec: Spec) -> np.ndarray:

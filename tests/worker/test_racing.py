@@ -214,7 +214,7 @@ class TestOutcome:
         world.reach(1)
         for unit in world.pending:
             world.finish(unit)
-        args = (world.job, world.units, world.evaluations, [latency_map()], world.folds)
+        args = (world.job, world.units, world.evaluations, [latency_map()], world.rival_folds)
         assert step(*args) == step(*args)
         shuffled = (world.job, world.units[::-1], world.evaluations[::-1], *args[3:])
         assert step(*shuffled) == step(*args)

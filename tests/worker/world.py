@@ -8,6 +8,7 @@ from typing import Any
 
 from service.domain.records import Ending, Evaluation, Unit
 from service.domain.status import EvaluationState, UnitState
+from sparsevit import metrics
 from sparsevit.search.latency_map import LatencyMap
 from tests.worker.rows import NOW, job, simulated_result, unit
 from worker.coordinator import step
@@ -35,15 +36,19 @@ class World:
     def pending(self) -> list[Unit]:
         return [unit for unit in self.units if unit.state == UnitState.PENDING]
 
+    @property
+    def rival_folds(self) -> dict[int, Any]:
+        pending = [row for row in self.evaluations if row.state == EvaluationState.PENDING]
+        return {
+            row.rival_id: metrics.joined([self.folds[row.rival_id]], self.job.inspection["metric"])
+            for row in pending
+            if row.rival_id is not None
+        }
+
     def settle(self) -> None:
         while True:
             maps = [self.maps.get(key) for key in map_keys(self.job)]
-            folds = {
-                row.rival_id: self.folds[row.rival_id]
-                for row in self.evaluations
-                if row.state == EvaluationState.PENDING and row.rival_id is not None
-            }
-            decision = step(self.job, self.units, self.evaluations, maps, folds)
+            decision = step(self.job, self.units, self.evaluations, maps, self.rival_folds)
             if decision == WAIT:
                 return
             self.decisions.append(decision)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sparsevit import metrics
+
 if TYPE_CHECKING:
     from sparsevit.search.steps import Session
 
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
 def run(
     session: Session, payload: Mapping[str, Any], report: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Payload {"candidates", "shard", "shards"} -> {"states", "seconds"}, in the same order."""
+    """Payload {"candidates", "shard", "shards"} -> {"states", "seconds"}, in the same order; the folds
+    of a candidate are packed (sparsevit.metrics.packed)."""
     candidates = [tuple(genes) for genes in payload["candidates"]]
-    return session.evaluate(candidates, payload["shard"], payload["shards"], report)
+    found = session.evaluate(candidates, payload["shard"], payload["shards"], report)
+    return {
+        **found,
+        "states": [metrics.packed(one, session.model.metric) for one in found["states"]],
+    }
