@@ -67,13 +67,14 @@ def pareto_front(objectives: ArrayLike) -> np.ndarray:
     Equal rows are all on the front; they keep their order.
     """
     points = _points(objectives)
-    # Most rows are worse in the second objective than one that is no worse in the first; a running
-    # minimum finds them, and the few others are sorted in full.
-    order = np.argsort(points[:, 0], kind="stable")
-    seconds = points[order, 1]
-    left = np.sort(order[seconds <= np.minimum.accumulate(seconds)])
-    front = left[non_dominated_sort(points[left]) == 0]
-    return front[np.argsort(points[front, 0], kind="stable")]
+    order = np.lexsort((points[:, 1], points[:, 0]))  # stable: equal rows stand together, in order
+    rows = points[order]
+    first = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))[: len(rows)]
+    # Of different rows, in this order, one is on the front exactly when its second objective is
+    # smaller than that of all before it.
+    seconds = rows[first, 1]
+    leading = np.append(True, seconds[1:] < np.minimum.accumulate(seconds)[:-1])[: len(seconds)]
+    return order[leading[np.cumsum(first) - 1]]
 
 
 def leading_fronts(objectives: ArrayLike, count: int) -> list[np.ndarray]:
