@@ -70,6 +70,14 @@ def test_accuracy_is_that_of_torchmetrics(top: int) -> None:
     assert metrics.value(state, TOP1 | {"top": top}) == pytest.approx(expected, abs=1e-6)
 
 
+def test_many_classes_in_few_bits() -> None:
+    labels, predicted = np.array([[149, 149, 3], [149, 3, 3]], np.uint8)
+    right, labelled, found = counted(labels, predicted, 150)
+    assert (right[149], labelled[149], found[149]) == (1, 2, 1)
+    assert (right[3], labelled[3], found[3]) == (1, 1, 2)
+    assert sum(right) == 2
+
+
 def test_ignored_labels_do_not_count() -> None:
     state = counted(np.array([1, 255]), np.array([1, 2]), 3)
     assert metrics.value(state, IOU) == 1.0
