@@ -13,7 +13,8 @@ class Measurement:
     """One latency. Milliseconds, except for the shares and ratios.
 
     p50, p90, p99: of the samples. interval: 99% confidence interval of the median, longer by the
-    noise floor at both ends. converged: whether the median's own interval became as narrow as was asked
+    noise floor at both ends, and reaching down to what the device takes at its known speed where it is
+    `slower`. converged: whether the median's own interval became as narrow as was asked
     for in the time given.
     noise_floor: how far apart two measurements of one thing come out, as a share of its median.
     drift: how far the reference moved meanwhile, beyond chance, as a share. set_aside: share of the

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sparsevit.latency.intervals import (
+    Interval,
     drift,
     median_interval,
     noise_floor,
@@ -250,7 +251,7 @@ class Sampler:
             p50=p50,
             p90=p90,
             p99=p99,
-            interval=widened(median_interval(series.ms), floor * p50),
+            interval=self._interval(series.ms, floor),
             samples=len(series.ms),
             converged=series.converged,
             noise_floor=floor,
@@ -264,6 +265,12 @@ class Sampler:
             **self._against_reference(series, floor),
         )
 
+    def _interval(self, ms: Sequence[float], floor: float) -> Interval:
+        """Of the device at either of its speeds, where it is slower than it was known to be: it may be
+        as fast again at any time."""
+        low, high = widened(median_interval(ms), floor * float(np.median(ms)))
+        return low / (1 + self.slower), high
+
     def _against_reference(self, series: _Series, floor: float) -> dict[str, Any]:
         if not self.reference_ms:
             return {}
@@ -271,9 +278,7 @@ class Sampler:
         ratio, reference_p50 = float(np.median(ratios)), float(np.median(self.reference_ms))
         return {
             "reference_p50": reference_p50,
-            "reference_interval": widened(
-                median_interval(self.reference_ms), floor * reference_p50
-            ),
+            "reference_interval": self._interval(self.reference_ms, floor),
             "ratio": ratio,
             "ratio_interval": widened(median_interval(ratios), floor * ratio),
         }
