@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from service.api import events, health, jobs, metrics, openapi, problems, results, search, workers
-from service.api.context import POLLING_THREADS, Context
+from service.api.context import Context
+from service.api.polls import PollHub
 from service.api.request_ids import RequestIdMiddleware
 from service.api.streams import EventHub
 from service.db.artefacts import ArtefactStore
@@ -73,10 +73,10 @@ def _parts(settings: Settings) -> Context:
         submissions=SubmissionService(
             engine, celery, PathResolver(settings.data_roots), settings.open_jobs
         ),
-        jobs=JobService(engine, reader, celery),
+        jobs=JobService(engine, celery),
         artefacts=ArtefactStore(settings.artifact_root),
         events=EventHub(engine),
-        polls=CapacityLimiter(POLLING_THREADS),
+        polls=PollHub(reader),
     )
 
 

@@ -9,5 +9,6 @@ objects     the JSON that routes answer with, here and in *_objects (see plain)
 described   pieces of the description: problems with examples, headers
 openapi     the description at /openapi.json; `python -m service.api` prints it
 streams     hands the events of jobs to those who watch them
+polls       looks polled jobs up, those of one moment together
 search, jobs, events, results, workers, health, metrics    the routes
 """

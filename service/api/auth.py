@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from service.api.context import Context, context
 from service.db.keys import KeyRepository
-from service.db.session import reading_scope
+from service.db.session import read
 from service.domain.errors import Forbidden, Unauthenticated
 from service.domain.records import ApiKey
+
+Found = TypeVar("Found")
 
 MAX_KEY_CHARACTERS = 256
 
@@ -47,17 +48,15 @@ def key_in_force(key: SentKey, parts: Annotated[Context, Depends(context)]) -> A
     Raises:
         Unauthenticated: it is not known.
     """
-    with reading_scope(parts.reader) as session:
-        return in_force(session, key)
+    return known(read(parts.reader, lambda connection: KeyRepository(connection).find(key)))
 
 
-def in_force(session: Session, key: str) -> ApiKey:
-    """The record of a key.
+def known(found: Found | None) -> Found:
+    """What was found of the request's key.
 
     Raises:
-        Unauthenticated: it is not known.
+        Unauthenticated: nothing.
     """
-    found = KeyRepository(session).find(key)
     if found is None:
         raise Unauthenticated("this key is unknown or was revoked")
     return found

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from anyio import CapacityLimiter
 from celery import Celery
 from sqlalchemy import Engine
 from starlette.requests import Request
 
+from service.api.polls import PollHub
 from service.api.streams import EventHub
 from service.db.artefacts import ArtefactStore
 from service.domain.errors import FieldError, ValidationFailed
 from service.jobs import JobService, SubmissionService
 from service.settings import Settings
 
-POLLING_THREADS = 3
-"""They take turns with the interpreter: more of them take twice the time for the same work."""
-
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of one running service. polls: the threads that answer polled jobs."""
+    """The parts of one running service."""
 
     settings: Settings
     engine: Engine
@@ -32,7 +29,7 @@ class Context:
     jobs: JobService
     artefacts: ArtefactStore
     events: EventHub
-    polls: CapacityLimiter
+    polls: PollHub
 
 
 # Dependencies that wait for nothing are coroutines: FastAPI hands each plain function to a thread.

@@ -6,14 +6,13 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from service.api.auth import Caller, SentKey, in_force, key_sent
+from service.api.auth import Caller, SentKey, key_sent, known
 from service.api.candidate_objects import CANDIDATE_ID, CandidateList, candidate_object
 from service.api.context import Context, context, only_query
 from service.api.described import (
@@ -27,12 +26,13 @@ from service.api.described import (
 )
 from service.api.objects import JobList, JobObject, job_summary
 from service.api.plain import listing
-from service.api.responses import job_response
-from service.db.session import reading_scope
+from service.api.responses import job_response, json_response
+from service.db.polls import Poll
 from service.domain.errors import JobAlreadyTerminal, JobNotFound
-from service.domain.records import evaluation_id
+from service.domain.keys import key_digest
+from service.domain.records import evaluation_id, is_job_id
 from service.domain.status import JobStatus
-from service.jobs import shown
+from service.jobs import owned
 
 router = APIRouter(tags=["jobs"])
 
@@ -86,15 +86,15 @@ def list_jobs(
     """Your jobs, newest first."""
     page = parts.jobs.page(owner, limit, after, status)
     cursor = page.items[-1].id if page.items else None
-    return JSONResponse(listing([job_summary(job) for job in page.items], page.has_more, cursor))
+    return json_response(listing([job_summary(job) for job in page.items], page.has_more, cursor))
 
 
-def get_job(request: Request, key: SentKey, parts: Parts, job_id: JobId) -> Response:
+async def get_job(request: Request, key: SentKey, parts: Parts, job_id: JobId) -> Response:
     """A job as it stands. Until it is terminal, Retry-After says when to ask again."""
-    # Every client polls this: key and job are looked up by one thread, over one connection.
-    with reading_scope(parts.reader) as session:
-        job = shown(session, in_force(session, key).owner, job_id)
-    return job_response(request, job)
+    # Every client polls this: key and job are looked up together, and with those of other polls.
+    polled = await parts.polls.ask(Poll(key_digest(key), job_id if is_job_id(job_id) else None))
+    known(polled.owner)
+    return job_response(request, owned(polled.job))
 
 
 class _Polled(APIRoute):
@@ -107,8 +107,7 @@ class _Polled(APIRoute):
         async def answer(request: Request) -> Response:
             await _no_query(request)
             key, parts = await key_sent(request, None), await context(request)
-            asked = request, key, parts, request.path_params["job_id"]
-            return await run_sync(get_job, *asked, limiter=parts.polls)
+            return await get_job(request, key, parts, request.path_params["job_id"])
 
         return answer
 
@@ -149,7 +148,7 @@ def list_candidates(
     cursor = evaluation_id(page.items[-1].id) if page.items else None
     job = parts.jobs.shown(owner, job_id)
     data = [candidate_object(evaluation, job) for evaluation in page.items]
-    return JSONResponse(listing(data, page.has_more, cursor))
+    return json_response(listing(data, page.has_more, cursor))
 
 
 @router.post(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
+from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from service.api.objects import job_object
 from service.domain.records import Job, Json
@@ -25,7 +26,7 @@ def job_response(request: Request, job: Job, status: int = 200) -> Response:
     headers = job_headers(job.id, job.version, job.status.terminal)
     if request.method == "GET" and matches(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return JSONResponse(job_object(job), status, headers)
+    return json_response(job_object(job), status, headers)
 
 
 def job_headers(job_id: str, version: int, terminal: bool) -> dict[str, str]:
@@ -33,6 +34,13 @@ def job_headers(job_id: str, version: int, terminal: bool) -> dict[str, str]:
     # The version counts every change, and the id tells a job from any other at the same address.
     headers = {"ETag": f'"{job_id}-{version}"', "Cache-Control": "private, no-cache"}
     return headers if terminal else {**headers, "Retry-After": str(POLL_SECONDS)}
+
+
+def json_response(
+    content: Json, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A JSON object, written by the faster of two writers at hand: jobs are polled, and listed."""
+    return Response(to_json(content), status, headers, "application/json")
 
 
 def document_response(

@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
     Select,
     bindparam,
     exists,
@@ -27,7 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from service.db.events import EventRepository
-from service.db.models import JobRow, UnitRow, table_of
+from service.db.job_columns import JOBS, LISTED, SHOWN, job_of
+from service.db.models import JobRow, UnitRow
 from service.db.tallies import TallyRepository
 from service.domain.events import FIELDS
 from service.domain.records import Job, Json
@@ -40,21 +40,12 @@ from service.domain.status import (
     sources,
 )
 
-_JOBS = table_of(JobRow)
 _CLOCK = func.clock_timestamp()
-_OUTCOME = ("result", "front")
-"""Columns of many kilobytes that only those read who ask for what was found."""
-
-_DETAILS = ("inspection", "latency", "resolutions", "weights")
-"""What lists of jobs leave out as well."""
-
-_LISTED = [column for column in _JOBS.c if column.name not in _OUTCOME + _DETAILS]
-_SHOWN = [column for column in _JOBS.c if column.name not in _OUTCOME]
 # Made once: to make a statement of thirty columns takes longer than to run it.
-_GET = select(*_JOBS.c).where(_JOBS.c.id == bindparam("job_id"))
-_GET_OWNED = _GET.where(_JOBS.c.owner == bindparam("owner"))
-_GET_SHOWN = select(*_SHOWN).where(
-    _JOBS.c.id == bindparam("job_id"), _JOBS.c.owner == bindparam("owner")
+_GET = select(*JOBS.c).where(JOBS.c.id == bindparam("job_id"))
+_GET_OWNED = _GET.where(JOBS.c.owner == bindparam("owner"))
+_GET_SHOWN = select(*SHOWN).where(
+    JOBS.c.id == bindparam("job_id"), JOBS.c.owner == bindparam("owner")
 )
 _ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 EMPTY_PROGRESS: Json = {
@@ -67,13 +58,6 @@ EMPTY_PROGRESS: Json = {
     "training": None,
     "postponed": None,
 }
-
-
-def _job(row: Row[Any]) -> Job:
-    fields = dict.fromkeys(_OUTCOME + _DETAILS) | dict(row._mapping)
-    fields["status"] = JobStatus(fields["status"])
-    fields["stage"] = None if fields["stage"] is None else Stage(fields["stage"])
-    return Job(**fields)
 
 
 class JobRepository:
@@ -97,7 +81,7 @@ class JobRepository:
     ) -> Job:
         """Inserts a queued job."""
         statement = (
-            insert(_JOBS)
+            insert(JOBS)
             .values(
                 id=job_id,
                 owner=owner,
@@ -111,9 +95,9 @@ class JobRepository:
                 fingerprint=fingerprint,
                 dry_run=dry_run,
             )
-            .returning(*_JOBS.c)
+            .returning(*JOBS.c)
         )
-        job = _job(self._session.execute(statement).one())
+        job = job_of(self._session.execute(statement).one()._mapping)
         EventRepository(self._session).add(job.id, job.version, {"status": job.status})
         return job
 
@@ -128,16 +112,16 @@ class JobRepository:
 
     def _one(self, statement: Select[Any], parameters: Json) -> Job | None:
         row = self._session.execute(statement, parameters).one_or_none()
-        return None if row is None else _job(row)
+        return None if row is None else job_of(row._mapping)
 
     def lock(self, job_id: str) -> Job | None:
         """The job, held until the transaction ends: steps and cancellations take turns.
 
         FOR NO KEY UPDATE: units that refer to the job may be inserted and claimed meanwhile.
         """
-        statement = select(*_JOBS.c).where(_JOBS.c.id == job_id).with_for_update(key_share=True)
+        statement = select(*JOBS.c).where(JOBS.c.id == job_id).with_for_update(key_share=True)
         row = self._session.execute(statement).one_or_none()
-        return None if row is None else _job(row)
+        return None if row is None else job_of(row._mapping)
 
     def page(
         self, owner: str, limit: int, after: Job | None = None, status: JobStatus | None = None
@@ -145,14 +129,14 @@ class JobRepository:
         """An owner's jobs, newest first, from the one that follows `after`; no dry runs.
 
         Their outcome and the details that lists leave out are None."""
-        order = (_JOBS.c.created_at, _JOBS.c.id)
-        statement = select(*_LISTED).where(_JOBS.c.owner == owner, ~_JOBS.c.dry_run)
+        order = (JOBS.c.created_at, JOBS.c.id)
+        statement = select(*LISTED).where(JOBS.c.owner == owner, ~JOBS.c.dry_run)
         if status is not None:
-            statement = statement.where(_JOBS.c.status == status)
+            statement = statement.where(JOBS.c.status == status)
         if after is not None:
             statement = statement.where(tuple_(*order) < tuple_(after.created_at, after.id))
         statement = statement.order_by(*(column.desc() for column in order)).limit(limit)
-        return [_job(row) for row in self._session.execute(statement)]
+        return [job_of(row._mapping) for row in self._session.execute(statement)]
 
     def take_turns(self, owner: str, fingerprint: str) -> None:
         """Waits until no other transaction looks for, or adds, a job of this kind."""
@@ -161,39 +145,39 @@ class JobRepository:
 
     def count_open(self, owner: str) -> int:
         """How many of an owner's jobs have not ended, dry runs included."""
-        open_ = _JOBS.c.status.in_([status for status in JobStatus if not status.terminal])
-        statement = select(func.count()).where(_JOBS.c.owner == owner, open_)
+        open_ = JOBS.c.status.in_([status for status in JobStatus if not status.terminal])
+        statement = select(func.count()).where(JOBS.c.owner == owner, open_)
         return self._session.scalar(statement) or 0
 
     def latest_answered(self, owner: str, fingerprint: str, device: str | None) -> Job | None:
         """The owner's latest job on that device that knows its latencies, dry or not."""
         return self._latest(
-            _JOBS.c.owner == owner,
-            _JOBS.c.fingerprint == fingerprint,
-            _JOBS.c.device == device,
-            _JOBS.c.latency.is_not(None),
+            JOBS.c.owner == owner,
+            JOBS.c.fingerprint == fingerprint,
+            JOBS.c.device == device,
+            JOBS.c.latency.is_not(None),
         )
 
     def latest_dry_run(
         self, owner: str, fingerprint: str, device: str | None, failed_within: timedelta
     ) -> Job | None:
         """The owner's latest dry run that is under way, or failed no longer ago than that."""
-        failed = _JOBS.c.status == JobStatus.FAILED
-        lately = _JOBS.c.finished_at > _CLOCK - failed_within
+        failed = JOBS.c.status == JobStatus.FAILED
+        lately = JOBS.c.finished_at > _CLOCK - failed_within
         return self._latest(
-            _JOBS.c.owner == owner,
-            _JOBS.c.fingerprint == fingerprint,
+            JOBS.c.owner == owner,
+            JOBS.c.fingerprint == fingerprint,
             # Where the request left it open, the inspection settles it.
-            or_(_JOBS.c.device == device, _JOBS.c.device.is_(None)),
-            _JOBS.c.dry_run,
-            or_(_JOBS.c.status.in_(_ACTIVE), failed & lately),
+            or_(JOBS.c.device == device, JOBS.c.device.is_(None)),
+            JOBS.c.dry_run,
+            or_(JOBS.c.status.in_(_ACTIVE), failed & lately),
         )
 
     def _latest(self, *conditions: ColumnElement[bool]) -> Job | None:
-        order = (_JOBS.c.created_at.desc(), _JOBS.c.id.desc())
-        statement = select(*_JOBS.c).where(*conditions).order_by(*order).limit(1)
+        order = (JOBS.c.created_at.desc(), JOBS.c.id.desc())
+        statement = select(*JOBS.c).where(*conditions).order_by(*order).limit(1)
         row = self._session.execute(statement).one_or_none()
-        return None if row is None else _job(row)
+        return None if row is None else job_of(row._mapping)
 
     def due_for_step(self) -> list[str]:
         """Ids of jobs whose next step nobody is working towards.
@@ -312,7 +296,7 @@ class JobRepository:
 
     def cancelled(self, job_id: str) -> bool:
         """cancelling (or queued and never claimed) -> cancelled."""
-        values = {"cancel_requested_at": func.coalesce(_JOBS.c.cancel_requested_at, _CLOCK)}
+        values = {"cancel_requested_at": func.coalesce(JOBS.c.cancel_requested_at, _CLOCK)}
         return self._end(job_id, JobStatus.CANCELLED, values)
 
     def _end(self, job_id: str, target: JobStatus, values: dict[str, Any]) -> bool:
@@ -334,10 +318,10 @@ class JobRepository:
         """The one UPDATE of this table: from `states` only, and version + 1; with its event."""
         assert not states & TERMINAL, "a terminal job never changes"
         statement = (
-            update(_JOBS)
-            .where(_JOBS.c.id == job_id, _JOBS.c.status.in_(states))
-            .values(version=_JOBS.c.version + 1, **values)
-            .returning(_JOBS.c.version, *(_JOBS.c[name] for name in FIELDS))
+            update(JOBS)
+            .where(JOBS.c.id == job_id, JOBS.c.status.in_(states))
+            .values(version=JOBS.c.version + 1, **values)
+            .returning(JOBS.c.version, *(JOBS.c[name] for name in FIELDS))
         )
         row = self._session.execute(statement).one_or_none()
         if row is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.db.models import ApiKeyRow, table_of
@@ -22,9 +22,9 @@ def _key(row: Row[Any]) -> ApiKey:
 
 
 class KeyRepository:
-    """API keys within one session."""
+    """API keys within one session, or over a connection that only reads."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | Connection) -> None:
         self._session = session
 
     def create(self, owner: str, name: str, admin: bool = False) -> str:

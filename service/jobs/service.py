@@ -13,7 +13,7 @@ from service.db.evaluations import EvaluationRepository
 from service.db.events import EventRepository
 from service.db.jobs import JobRepository
 from service.db.receipts import ReceiptRepository
-from service.db.session import reading_scope, session_scope
+from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.errors import (
     FieldError,
@@ -46,12 +46,10 @@ class Page(Generic[Item]):
 
 
 class JobService:
-    """What callers may do with their jobs; every method is one transaction, or one statement of
-    `reader` (see `service.db.session`)."""
+    """What callers may do with their jobs; every method is one transaction."""
 
-    def __init__(self, engine: Engine, reader: Engine, celery: Celery) -> None:
+    def __init__(self, engine: Engine, celery: Celery) -> None:
         self._engine = engine
-        self._reader = reader
         self._celery = celery
 
     def get(self, owner: str, job_id: str) -> Job:
@@ -61,11 +59,11 @@ class JobService:
             JobNotFound: there is none, or it is someone else's.
         """
         with session_scope(self._engine) as session:
-            return _owned(JobRepository(session).get(_checked(job_id), owner))
+            return owned(JobRepository(session).get(_checked(job_id), owner))
 
     def shown(self, owner: str, job_id: str) -> Job:
         """As `get`, without what the job found."""
-        with reading_scope(self._reader) as session:
+        with session_scope(self._engine) as session:
             return shown(session, owner, job_id)
 
     def candidates(
@@ -119,7 +117,7 @@ class JobService:
             JobNotFound, ReceiptNotFound: there is none.
         """
         with session_scope(self._engine) as session:
-            job = _owned(JobRepository(session).get(_checked(job_id), owner))
+            job = owned(JobRepository(session).get(_checked(job_id), owner))
             document = None
             if is_name(receipt_id):
                 document = ReceiptRepository(session).get(job.id, receipt_id)
@@ -154,13 +152,13 @@ class JobService:
         """
         with session_scope(self._engine) as session:
             jobs = JobRepository(session)
-            job = _owned(jobs.get(_checked(job_id), owner))
-            job = _owned(jobs.lock(job.id))
+            job = owned(jobs.get(_checked(job_id), owner))
+            job = owned(jobs.lock(job.id))
             if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
                 raise JobAlreadyTerminal(f"the job has {job.status}; there is nothing to cancel")
             if job.status in (JobStatus.QUEUED, JobStatus.RUNNING):
                 _cancel(session, job)
-            job = _owned(jobs.get(job.id))
+            job = owned(jobs.get(job.id))
         if job.status is JobStatus.CANCELLING:
             wake_job(self._celery, job.id)
         return job
@@ -172,7 +170,7 @@ def shown(session: Session, owner: str, job_id: str) -> Job:
     Raises:
         JobNotFound: there is none, or it is someone else's.
     """
-    return _owned(JobRepository(session).shown(_checked(job_id), owner))
+    return owned(JobRepository(session).shown(_checked(job_id), owner))
 
 
 def bad_cursor() -> ValidationFailed:
@@ -188,7 +186,12 @@ def _checked(job_id: str) -> str:
     return job_id
 
 
-def _owned(job: Job | None) -> Job:
+def owned(job: Job | None) -> Job:
+    """What was found of the owner's job.
+
+    Raises:
+        JobNotFound: nothing.
+    """
     if job is None:
         raise _no_such_job()
     return job
