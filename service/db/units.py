@@ -10,12 +10,13 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Float, Row, Update, bindparam, case, exists, func, select, text, update
+from sqlalchemy import Float, Row, Update, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from service.db.models import JobRow, UnitRow, table_of
 from service.db.tallies import TallyRepository
+from service.db.unit_statements import CLAIM, UNDER_WAY
 from service.domain.records import Json, Unit
 from service.domain.status import (
     MAX_ATTEMPTS,
@@ -42,48 +43,6 @@ WORKER_LOST = {
 }
 
 Beat = Literal["ok", "lost", "cancel"]
-
-# The next unit in fair order is picked first, and only then is it asked whether it may run now: a
-# measurement that waits for a quiet device keeps its turn, and the device drains for it. `live` is
-# materialized so that a job's last claim is looked up once per job, not once per pending unit.
-_CLAIM = text(
-    """
-    WITH live AS MATERIALIZED (
-        SELECT jobs.id,
-               (SELECT max(started_at) FROM units WHERE units.job_id = jobs.id) AS last_claim
-        FROM jobs WHERE jobs.status = ANY(:live)
-    ), next AS MATERIALIZED (
-        SELECT units.id, units.kind
-        FROM units JOIN live ON live.id = units.job_id
-        WHERE units.state = 'pending' AND (units.device IS NULL OR units.device = :device)
-          AND (units.not_before IS NULL OR units.not_before <= clock_timestamp())
-        ORDER BY live.last_claim NULLS FIRST, units.id
-        LIMIT 1 FOR UPDATE OF units SKIP LOCKED
-    )
-    UPDATE units SET
-        state = 'leased', attempt = attempt + 1, worker_id = :worker_id, device_uuid = :device_uuid,
-        started_at = clock_timestamp(), lease_until = clock_timestamp() + :lease
-    FROM next
-    WHERE units.id = next.id AND NOT EXISTS (
-        SELECT 1 FROM units AS other
-        WHERE other.state = 'leased' AND other.device_uuid = :device_uuid
-          AND (other.kind = ANY(:quiet) OR next.kind = ANY(:quiet))
-    )
-    RETURNING units.*
-    """
-).bindparams(bindparam("live"), bindparam("quiet"))
-
-_UNDER_WAY = text(
-    """
-    SELECT EXISTS (
-        SELECT FROM units WHERE job_id = :job_id AND state IN ('pending', 'leased')
-    ) AND NOT EXISTS (
-        SELECT FROM units WHERE job_id = :job_id AND state = 'failed'
-    ) AND EXISTS (
-        SELECT FROM jobs WHERE id = :job_id AND status = ANY(:live)
-    )
-    """
-)
 
 
 def _unit(row: Row[Any]) -> Unit:
@@ -147,7 +106,7 @@ class UnitRepository:
             "device_uuid": device_uuid,
             "lease": timedelta(seconds=lease_s),
         }
-        row = self._session.execute(_CLAIM, parameters).one_or_none()
+        row = self._session.execute(CLAIM, parameters).one_or_none()
         return None if row is None else _unit(row)
 
     def heartbeat(self, unit_id: int, attempt: int, lease_s: float) -> Beat:
@@ -288,7 +247,7 @@ class UnitRepository:
     def under_way(self, job_id: str) -> bool:
         """Whether all that a job waits for are units that are pending or leased: none has failed, and
         it is not being cancelled."""
-        return bool(self._session.scalar(_UNDER_WAY, {"job_id": job_id, "live": list(_LIVE)}))
+        return bool(self._session.scalar(UNDER_WAY, {"job_id": job_id, "live": list(_LIVE)}))
 
     def states(self, job_id: str, kinds: Sequence[UnitKind] = tuple(UnitKind)) -> dict[str, int]:
         """How many of a job's units (of those kinds) stand in which state."""

@@ -1,0 +1,48 @@
+"""The statements on units that say more than the query builder does well."""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, text
+
+# The next unit in fair order is picked first, and only then is it asked whether it may run now: a
+# measurement that waits for a quiet device keeps its turn, and the device drains for it. `live` is
+# materialized so that a job's last claim is looked up once per job, not once per pending unit.
+CLAIM = text(
+    """
+    WITH live AS MATERIALIZED (
+        SELECT jobs.id,
+               (SELECT max(started_at) FROM units WHERE units.job_id = jobs.id) AS last_claim
+        FROM jobs WHERE jobs.status = ANY(:live)
+    ), next AS MATERIALIZED (
+        SELECT units.id, units.kind
+        FROM units JOIN live ON live.id = units.job_id
+        WHERE units.state = 'pending' AND (units.device IS NULL OR units.device = :device)
+          AND (units.not_before IS NULL OR units.not_before <= clock_timestamp())
+        ORDER BY live.last_claim NULLS FIRST, units.id
+        LIMIT 1 FOR UPDATE OF units SKIP LOCKED
+    )
+    UPDATE units SET
+        state = 'leased', attempt = attempt + 1, worker_id = :worker_id, device_uuid = :device_uuid,
+        started_at = clock_timestamp(), lease_until = clock_timestamp() + :lease
+    FROM next
+    WHERE units.id = next.id AND NOT EXISTS (
+        SELECT 1 FROM units AS other
+        WHERE other.state = 'leased' AND other.device_uuid = :device_uuid
+          AND (other.kind = ANY(:quiet) OR next.kind = ANY(:quiet))
+    )
+    RETURNING units.*
+    """
+).bindparams(bindparam("live"), bindparam("quiet"))
+
+# Whether a step has nothing to do but to wait: live units, none that failed, and nobody cancels.
+UNDER_WAY = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM units WHERE job_id = :job_id AND state IN ('pending', 'leased')
+    ) AND NOT EXISTS (
+        SELECT FROM units WHERE job_id = :job_id AND state = 'failed'
+    ) AND EXISTS (
+        SELECT FROM jobs WHERE id = :job_id AND status = ANY(:live)
+    )
+    """
+)
