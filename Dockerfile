@@ -35,6 +35,7 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 CMD exec python -m uvicorn --factory service.main:create_app --no-access-log \
+    --http service.api.protocol:BoundedProtocol \
     --host "$HOST" --port "$PORT" --timeout-graceful-shutdown 5
 
 

@@ -3,6 +3,7 @@
 body        reads a JSON body strictly
 problems    turns errors into application/problem+json
 request_ids gives every request an id
+protocol    HTTP on httptools, with a bound on heads
 auth        Bearer keys
 context     what handlers are given: settings, engine, caller, checked queries
 objects     the JSON that routes answer with, here and in *_objects (see plain)

@@ -30,6 +30,7 @@ from service.home import Addresses, key_file, read_key, write_private
 
 OWNER = "local"
 API = ["uvicorn", "--factory", "service.main:create_app", "--no-access-log"]
+API += ["--http", "service.api.protocol:BoundedProtocol"]
 API += ["--host", "127.0.0.1", "--timeout-graceful-shutdown", "5"]
 API_SECONDS = 60.0
 RESTARTS = 8  # so often in so many seconds; a Postgres that was killed may need a few tries

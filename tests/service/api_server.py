@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 from sqlalchemy import Engine, text
 
+from service.api.protocol import BoundedProtocol
 from service.db.artefacts import ArtefactStore
 from service.db.keys import KeyRepository
 from service.db.models import Base
@@ -26,7 +27,7 @@ SMALL = {"checkpoint": "builtin:digits", "dataset": "builtin:digits", "latency_b
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """Serves an application and yields its URL."""
-    config = uvicorn.Config(create_app(settings), port=0, log_level="warning")
+    config = uvicorn.Config(create_app(settings), http=BoundedProtocol, port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
