@@ -63,18 +63,21 @@ class Service:
 
 @dataclass(frozen=True)
 class Found:
-    """What a part found. took: cores that each party took, by name."""
+    """What a part found. took: cores that each party took, by name. each_ms: milliseconds of
+    processor that an answer took the API."""
 
     name: str
     load: Load
     target: float
     took: dict[str, float]
+    each_ms: float
 
     def row(self) -> list[str]:
         lag = f"{self._p(self.load.lags, 99):.1f}" if self.load.lags else "-"
         middle, most = (f"{self._p(self.load.latencies, p):.1f}" for p in (50, 99))
         numbers = [f"{len(self.load.latencies):,}", str(len(self.load.errors)), middle, most]
         numbers += [f"{max(self.load.latencies):.1f}", f"{self.target:.0f}", lag]
+        numbers.append(f"{self.each_ms:.2f}")
         return [self.name, *numbers, *(f"{cores:.2f}" for cores in self.took.values())]
 
     def checks(self) -> list[Check]:
@@ -89,7 +92,8 @@ class Found:
         lags = {f"lag_p{p}_ms": self._p(self.load.lags, p) for p in (50, 99) if self.load.lags}
         errors = self.load.errors[:5]
         return {**kept, **lags, "count": len(self.load.latencies), "errors": errors} | {
-            "cores": self.took
+            "cores": self.took,
+            "api_ms": self.each_ms,
         }
 
     @staticmethod
@@ -108,8 +112,9 @@ def main() -> None:
         megabytes = peak_mb(service.api)
     parties = list(found[0].took)
     columns = ["", "answers", "errors", "p50 ms", "p99 ms", "most ms", "target", "lag p99 ms"]
+    columns += ["API ms each", *parties]
     print(f"\nOne API process, {os.cpu_count()} cores; on the right: cores taken")
-    print(table([*columns, *parties], [part.row() for part in found]))
+    print(table(columns, [part.row() for part in found]))
     print(f"The API's memory at its highest: {megabytes:.0f} MB")
     checks = [check for part in found for check in part.checks()]
     checks.append(Check("API process: MB", megabytes, MOST_MB, at_most=True))
@@ -232,7 +237,9 @@ def _observed(name: str, service: Service, target: float, load: Callable[[], Loa
     busy = spent.pop("all")
     spent["generator"] = found.processor
     spent["others"] = max(0.0, busy - sum(spent.values()))
-    return Found(name, found, target, {name: taken / seconds for name, taken in spent.items()})
+    each_ms = 1e3 * spent["API"] / found.answers
+    cores = {name: taken / seconds for name, taken in spent.items()}
+    return Found(name, found, target, cores, each_ms)
 
 
 def _processor_seconds(service: Service) -> dict[str, float]:

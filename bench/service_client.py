@@ -31,11 +31,13 @@ class Request:
 @dataclass
 class Load:
     """What a loop found. In milliseconds: `latencies`, and `lags`, by how much later than due the
-    requests were sent, which is the generator's own fault. processor: seconds of it this took."""
+    requests were sent, which is the generator's own fault. answers: all of them, those of the warm-up
+    too. processor: seconds of it this took."""
 
     latencies: list[float] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    answers: int = 0
     seconds: float = 0.0
     processor: float = 0.0
 
@@ -106,6 +108,7 @@ async def _open_loop(port: int, requests: Sequence[Request], rate: float, warm_u
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             told = load if number >= warm_up else Load()
             tasks.create_task(_one(idle, request, due, told))
+    load.answers = len(requests)
     load.seconds = time.perf_counter() - start
     load.processor = time.process_time() - processor
     while not idle.empty():
@@ -148,6 +151,7 @@ async def _walk(port: int, key: str, limit: int) -> tuple[Load, set[str]]:
         if not page["has_more"]:
             break
         after = f"&after={page['next_cursor']}"
+    load.answers = len(load.latencies)
     load.seconds = time.perf_counter() - start
     load.processor = time.process_time() - processor
     connection.close()
@@ -166,6 +170,7 @@ async def _watch(
     load, began, processor = Load(), time.perf_counter(), time.process_time()
     raw = http_request("GET", f"/jobs/{job_id}/events", key)
     seen = await asyncio.gather(*(_client(port, raw, start, load) for _ in range(clients)))
+    load.answers = len(load.latencies)
     load.seconds = time.perf_counter() - began
     load.processor = time.process_time() - processor
     return load, seen
