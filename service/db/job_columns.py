@@ -1,4 +1,4 @@
-"""What is read of a job's row: which of its columns, and the record they make."""
+"""What is read of a job's row: which of its columns, and the record they make; jobs that go on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from service.domain.records import Job
 from service.domain.status import JobStatus, Stage
 
 JOBS = table_of(JobRow)
+ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
+"""The states of a job that goes on."""
 
 _OUTCOME = ("result", "front")
 """Columns of many kilobytes that only those read who ask for what was found."""

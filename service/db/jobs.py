@@ -8,11 +8,10 @@ reader could see raises `version`, and those that watchers are told of leave an 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Select,
     bindparam,
     exists,
@@ -26,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from service.db.events import EventRepository
-from service.db.job_columns import JOBS, LISTED, SHOWN, job_of
+from service.db.job_columns import ACTIVE, JOBS, LISTED, SHOWN, job_of
 from service.db.models import JobRow, UnitRow
 from service.db.tallies import TallyRepository
 from service.domain.events import FIELDS
@@ -47,7 +46,6 @@ _GET_OWNED = _GET.where(JOBS.c.owner == bindparam("owner"))
 _GET_SHOWN = select(*SHOWN).where(
     JOBS.c.id == bindparam("job_id"), JOBS.c.owner == bindparam("owner")
 )
-_ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 EMPTY_PROGRESS: Json = {
     "done": 0,
     "failed": 0,
@@ -138,47 +136,6 @@ class JobRepository:
         statement = statement.order_by(*(column.desc() for column in order)).limit(limit)
         return [job_of(row._mapping) for row in self._session.execute(statement)]
 
-    def take_turns(self, owner: str, fingerprint: str) -> None:
-        """Waits until no other transaction looks for, or adds, a job of this kind."""
-        key = func.hashtextextended(f"{owner} {fingerprint}", 0)
-        self._session.execute(select(func.pg_advisory_xact_lock(key)))
-
-    def count_open(self, owner: str) -> int:
-        """How many of an owner's jobs have not ended, dry runs included."""
-        open_ = JOBS.c.status.in_([status for status in JobStatus if not status.terminal])
-        statement = select(func.count()).where(JOBS.c.owner == owner, open_)
-        return self._session.scalar(statement) or 0
-
-    def latest_answered(self, owner: str, fingerprint: str, device: str | None) -> Job | None:
-        """The owner's latest job on that device that knows its latencies, dry or not."""
-        return self._latest(
-            JOBS.c.owner == owner,
-            JOBS.c.fingerprint == fingerprint,
-            JOBS.c.device == device,
-            JOBS.c.latency.is_not(None),
-        )
-
-    def latest_dry_run(
-        self, owner: str, fingerprint: str, device: str | None, failed_within: timedelta
-    ) -> Job | None:
-        """The owner's latest dry run that is under way, or failed no longer ago than that."""
-        failed = JOBS.c.status == JobStatus.FAILED
-        lately = JOBS.c.finished_at > _CLOCK - failed_within
-        return self._latest(
-            JOBS.c.owner == owner,
-            JOBS.c.fingerprint == fingerprint,
-            # Where the request left it open, the inspection settles it.
-            or_(JOBS.c.device == device, JOBS.c.device.is_(None)),
-            JOBS.c.dry_run,
-            or_(JOBS.c.status.in_(_ACTIVE), failed & lately),
-        )
-
-    def _latest(self, *conditions: ColumnElement[bool]) -> Job | None:
-        order = (JOBS.c.created_at.desc(), JOBS.c.id.desc())
-        statement = select(*JOBS.c).where(*conditions).order_by(*order).limit(1)
-        row = self._session.execute(statement).one_or_none()
-        return None if row is None else job_of(row._mapping)
-
     def due_for_step(self) -> list[str]:
         """Ids of jobs whose next step nobody is working towards.
 
@@ -194,7 +151,7 @@ class JobRepository:
             select(JobRow.id)
             .where(
                 or_(
-                    JobRow.status.in_(_ACTIVE) & ~waiting,
+                    JobRow.status.in_(ACTIVE) & ~waiting,
                     (JobRow.status == JobStatus.CANCELLING) & ~leased,
                 )
             )
@@ -222,34 +179,34 @@ class JobRepository:
             "checkpoint_sha256": checkpoint_sha256,
             "dataset_sha256": dataset_sha256,
         }
-        return self._change(job_id, _ACTIVE, values)
+        return self._change(job_id, ACTIVE, values)
 
     def set_latency_map(self, job_id: str, key: str) -> bool:
         """Records the map whose predictions the job uses."""
-        return self._change(job_id, _ACTIVE, {"latency_map_key": key})
+        return self._change(job_id, ACTIVE, {"latency_map_key": key})
 
     def set_latency(self, job_id: str, latency: Json) -> bool:
         """Records what the map answers for the job's space."""
-        return self._change(job_id, _ACTIVE, {"latency": latency})
+        return self._change(job_id, ACTIVE, {"latency": latency})
 
     def set_resolutions(self, job_id: str, resolutions: Sequence[Json]) -> bool:
         """Records how far each of the job's several inputs is."""
-        return self._change(job_id, _ACTIVE, {"resolutions": list(resolutions)})
+        return self._change(job_id, ACTIVE, {"resolutions": list(resolutions)})
 
     def set_weights(self, job_id: str, weights: Json) -> bool:
         """Records the weights the job made, {"sha256", "source"}: it runs on these from here."""
-        return self._change(job_id, _ACTIVE, {"weights": weights})
+        return self._change(job_id, ACTIVE, {"weights": weights})
 
     def set_stage(self, job_id: str, stage: Stage) -> bool:
         """Records what the job is busy with now."""
-        return self._change(job_id, _ACTIVE, {"stage": stage})
+        return self._change(job_id, ACTIVE, {"stage": stage})
 
     def set_progress(
         self, job_id: str, progress: Json, estimated_finish_at: datetime | None = None
     ) -> bool:
         """Records the fields of EMPTY_PROGRESS, and when the job should end."""
         values = {"progress": progress, "estimated_finish_at": estimated_finish_at}
-        return self._change(job_id, _ACTIVE, values)
+        return self._change(job_id, ACTIVE, values)
 
     def set_training(self, job_id: str, training: Json) -> bool:
         """Records how far the slice that runs is: {step, steps, loss}. False where none can run: a
@@ -258,7 +215,7 @@ class JobRepository:
         if job is None or job.stage not in TRAINING_STAGES:
             return False
         progress = {**job.progress, "training": training}
-        return self._change(job_id, _ACTIVE, {"progress": progress})
+        return self._change(job_id, ACTIVE, {"progress": progress})
 
     def set_postponed(self, job_id: str, times: int, until: datetime) -> bool:
         """Records how often its measurement was put off, and that it is tried again then."""
@@ -266,7 +223,7 @@ class JobRepository:
         if job is None:
             return False
         postponed = {"times": times, "until": until.isoformat()}
-        return self._change(job_id, _ACTIVE, {"progress": {**job.progress, "postponed": postponed}})
+        return self._change(job_id, ACTIVE, {"progress": {**job.progress, "postponed": postponed}})
 
     def add_verdicts(self, job_id: str, verdicts: Sequence[str]) -> bool:
         """Adds verdicts the job does not have yet, in order."""
@@ -274,11 +231,11 @@ class JobRepository:
         if job is None:
             return False
         merged = list(dict.fromkeys([*job.verdicts, *verdicts]))
-        return merged == job.verdicts or self._change(job_id, _ACTIVE, {"verdicts": merged})
+        return merged == job.verdicts or self._change(job_id, ACTIVE, {"verdicts": merged})
 
     def set_front(self, job_id: str, front: list[Json], artefacts: dict[str, str]) -> bool:
         """Records front and plots of a search, for a job that then fails as well as succeeds."""
-        return self._change(job_id, _ACTIVE, {"front": front, "artefacts": artefacts})
+        return self._change(job_id, ACTIVE, {"front": front, "artefacts": artefacts})
 
     def succeed(self, job_id: str, result: Json | None) -> bool:
         """running -> succeeded, with the best config document; a dry run has none."""

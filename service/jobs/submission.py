@@ -14,6 +14,7 @@ from service.db.idempotency import IdempotencyRepository, Kept
 from service.db.jobs import JobRepository
 from service.db.latency_maps import LatencyMapRepository
 from service.db.session import session_scope
+from service.db.submissions import SubmissionRepository
 from service.db.units import UnitRepository
 from service.db.workers import WorkerRepository
 from service.domain import latency
@@ -132,11 +133,12 @@ class SubmissionService:
         files = self._files(request)
         with session_scope(self._engine) as session:
             asked = _asked(session, owner, request, *files)
-            JobRepository(session).take_turns(owner, asked.fingerprint)
+            SubmissionRepository(session).take_turns(owner, asked.fingerprint)
             answered = _answered(session, asked)
             if answered is not None:
                 return DryRun(asked.request, Inspection.READY, answered)
-            job = JobRepository(session).latest_dry_run(*asked.subject, failed_within=PASSING)
+            submissions = SubmissionRepository(session)
+            job = submissions.latest_dry_run(*asked.subject, failed_within=PASSING)
             if job is not None:
                 failed = job.status is JobStatus.FAILED
                 return DryRun(
@@ -148,7 +150,7 @@ class SubmissionService:
         return DryRun(asked.request, Inspection.PENDING, job)
 
     def _check_open_jobs(self, session: Session, owner: str) -> None:
-        jobs = JobRepository(session)
+        jobs = SubmissionRepository(session)
         # Or two submissions at once would both be the last one that is allowed.
         jobs.take_turns(owner, "open jobs")
         if jobs.count_open(owner) >= self._open_jobs:
@@ -193,7 +195,7 @@ def _asked(
 
 def _answered(session: Session, asked: _Asked) -> Job | None:
     """The job whose figures answer the request: the latest one, unless they would differ by now."""
-    job = JobRepository(session).latest_answered(*asked.subject)
+    job = SubmissionRepository(session).latest_answered(*asked.subject)
     if job is None or job.latency is None:
         return None
     workers = WorkerRepository(session).all(device=asked.device)
