@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     evaluation_cache_days: float = Field(30.0, gt=0, le=3650)
     open_jobs: int = Field(1000, ge=1, le=1_000_000)
     evaluation_cache_mb: float = Field(1024.0, gt=0, le=2**20)
+    device_memory_mb: float | None = Field(None, gt=0, le=2**30)
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -11,6 +11,7 @@ from service.domain.errors import ServiceError, SettingsError
 from service.domain.logs import configure
 from service.home import known_database_url
 from service.settings import load_settings
+from worker.memory import device_memory_limit
 from worker.supervisor import DeviceProcess, DeviceUnavailable, device_command
 
 EPILOG = (
@@ -58,7 +59,8 @@ def run_worker(
         settings = load_settings()
         name = name or default_name(device)
         configure(settings.log_level, settings.log_format, device=device, worker=name)
-        Node(settings, DeviceProcess(device_command(device)), name).run()
+        memory = device_memory_limit(settings.device_memory_mb)
+        Node(settings, DeviceProcess(device_command(device), memory_bytes=memory), name).run()
     except (SettingsError, DeviceUnavailable) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

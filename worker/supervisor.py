@@ -19,7 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.protocol import DEVICE_PROCESS_DIED, END_SLICE, UNIT_STALLED, encode, read_messages
+from worker.memory import held_bytes
+from worker.protocol import (
+    DEVICE_OUT_OF_MEMORY,
+    DEVICE_PROCESS_DIED,
+    END_SLICE,
+    UNIT_STALLED,
+    encode,
+    read_messages,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +48,9 @@ HELLO_SECONDS = 300.0
 
 STALL_SECONDS = 1800.0
 """A unit that reports no progress for so long has hung."""
+
+MEMORY_SECONDS = 0.25
+"""So often its memory is looked at: between two looks it can grow by a few hundred megabytes."""
 
 
 class DeviceUnavailable(Exception):  # noqa: N818 - a state of the device, as its code says
@@ -95,9 +106,16 @@ def device_environment(environment: Mapping[str, str]) -> dict[str, str]:
 class DeviceProcess:
     """One device process, started again after it died. Used by one thread at a time."""
 
-    def __init__(self, command: Sequence[str], stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        stall_seconds: float = STALL_SECONDS,
+        memory_bytes: int | None = None,
+    ) -> None:
+        """memory_bytes: what it may hold while it runs a unit; None: what the machine gives."""
         self._command = list(command)
         self._stall_seconds = stall_seconds
+        self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self.facts: dict[str, Any] | None = None
@@ -163,7 +181,7 @@ class DeviceProcess:
         now = time.monotonic()
         next_watch, deadline = now + every, now + self._stall_seconds
         while True:
-            message = self._next(max(0.0, next_watch - time.monotonic()))
+            message = self._next(min(MEMORY_SECONDS, max(0.0, next_watch - time.monotonic())))
             match message["event"]:
                 case "result":
                     return Finished(message["result"])
@@ -174,6 +192,8 @@ class DeviceProcess:
                 case "progress":
                     self.progress = message
                     deadline = time.monotonic() + self._stall_seconds
+            if self._holds_too_much():
+                return Failed(self._outgrown(), retry=True)
             if time.monotonic() >= next_watch:
                 if (reason := watch()) is not None:
                     self.kill()
@@ -182,6 +202,23 @@ class DeviceProcess:
             if time.monotonic() > deadline:
                 self.kill()
                 return Failed(_stalled("make progress", self._stall_seconds), retry=True)
+
+    def _holds_too_much(self) -> bool:
+        limit, pid = self._memory_bytes, self.pid
+        return limit is not None and pid is not None and held_bytes(pid) > limit
+
+    def _outgrown(self) -> dict[str, str]:
+        """Kill a process that holds too much, before the system has to choose whom to kill."""
+        self.kill()
+        assert self._memory_bytes is not None
+        megabytes = self._memory_bytes / 2**20
+        logger.warning("the device process held more than %.0f MB and was killed", megabytes)
+        return {
+            "code": DEVICE_OUT_OF_MEMORY,
+            "message": f"The device process held more than {megabytes:.0f} MB of the host's memory "
+            "and was killed. Use smaller files, images or batches, or give it more "
+            "(DEVICE_MEMORY_MB).",
+        }
 
     def end_slice(self) -> None:
         """Tell a training that runs to end its slice where it is; any other unit does not listen."""

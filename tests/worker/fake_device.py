@@ -137,6 +137,9 @@ class FakeWork:
     def do_memory(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
         raise MemoryError
 
+    def do_table(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
+        return {"rows": len(json.loads(Path(payload["file"]).read_bytes()))}
+
     def do_full(self, payload: Mapping[str, Any], report: Callable) -> dict[str, Any]:
         with open("/dev/full", "wb") as file:
             file.write(b"checkpoint")

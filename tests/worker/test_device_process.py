@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.memory import device_memory_limit
 from worker.supervisor import (
     DeviceProcess,
     DeviceUnavailable,
@@ -158,6 +159,31 @@ def test_a_unit_without_progress_is_stopped() -> None:
         assert process.pid is None
     finally:
         process.kill()
+
+
+def test_a_file_that_outgrows_the_memory_fails_its_unit_alone(tmp_path: Path) -> None:
+    """Objects of JSON take some 30 times what they take on disk: 40 MB would hold a gigabyte."""
+    table = tmp_path / "annotations.json"
+    table.write_text("[" + ",".join(['{"a":[]}'] * 4_000_000) + "]")
+    small = tmp_path / "small.json"
+    small.write_text("[{}]")
+    process = DeviceProcess(FAKE, memory_bytes=300 * 2**20)
+    try:
+        pid = process.hello(never)["pid"]
+        outcome = process.run(do("table", file=str(table)), never, every=5)
+        assert isinstance(outcome, Failed)
+        assert (outcome.error["code"], outcome.retry) == ("DEVICE_OUT_OF_MEMORY", True)
+        assert "300 MB" in outcome.error["message"]
+        assert not alive(pid)
+        after = process.run(do("table", file=str(small)), never, every=5)
+        assert after == Finished({"rows": 1})
+    finally:
+        process.kill()
+
+
+def test_the_memory_limit_is_a_share_of_the_machines_unless_it_is_given() -> None:
+    assert device_memory_limit(512.0) == 512 * 2**20
+    assert 0 < device_memory_limit(None) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_a_device_that_cannot_be_opened_says_so() -> None:
