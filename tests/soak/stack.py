@@ -161,7 +161,8 @@ def _stack(
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
-    served = ["--host", "127.0.0.1", "--port", str(port)]
+    served = ["--http", "service.api.protocol:BoundedProtocol"]
+    served += ["--host", "127.0.0.1", "--port", str(port)]
     command = [sys.executable, "-m", "uvicorn", "--factory", "service.main:create_app", *served]
     api = Program("api", command, shared, logs / "api.log")
     script = str(ROOT / "tests" / "worker" / "fake_worker.py")
