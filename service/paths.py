@@ -33,14 +33,14 @@ class FileRecord:
     """What was at a path when it was resolved; a worker refuses to read anything else there.
 
     `path` has no symlink in it; `size` in bytes. files: of a model folder, what is read of it, by
-    name; None of anything else.
+    name: {"size", "mtime_ns"}, of a link "path" as well, where it leads; None of anything else.
     """
 
     path: str
     size: int
     mtime_ns: int
     inode: int
-    files: Mapping[str, Mapping[str, int]] | None = None
+    files: Mapping[str, Mapping[str, int | str]] | None = None
 
     def to_dict(self) -> Json:
         """The record as JSON; without `files` where there are none."""
@@ -105,8 +105,9 @@ class PathResolver:
             )
         return (name for name in names if name.endswith(MODEL_SUFFIXES))
 
-    def _inner_file(self, folder: str, name: str, pointer: str) -> dict[str, int]:
-        real = os.path.realpath(os.path.join(folder, name))
+    def _inner_file(self, folder: str, name: str, pointer: str) -> dict[str, int | str]:
+        named = os.path.join(folder, name)
+        real = os.path.realpath(named)
         if not _under(real, self._real):
             raise PathNotAllowed.at(
                 pointer, "a link in this folder leads out of what the service may read"
@@ -119,7 +120,8 @@ class PathResolver:
             raise PathNotAllowed.at(
                 pointer, "configs and weights of a model folder must be plain files"
             )
-        return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        facts: dict[str, int | str] = {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        return facts if real == named else {**facts, "path": real}
 
     def _check_text(self, text: str, pointer: str) -> None:
         scheme = _SCHEME.match(text)

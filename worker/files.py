@@ -2,8 +2,9 @@
 
 A job must not end up computing one half on one file and the other half on another. Before each
 unit what stands at the path is compared with the record of POST, {"path", "size", "mtime_ns",
-"inode"}, of a model folder also "files": {name: {"size", "mtime_ns"}}. That is cheap, but says little
-of contents: what is loaded is compared with the hashes that the job's inspection found.
+"inode"}, of a model folder also "files": {name: {"size", "mtime_ns"}}, with the "path" of a link. That
+is cheap, but says little of contents: what is loaded is compared with the hashes that the job's
+inspection found. Whatever is opened must lie where POST found it; see `sparsevit.opening`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparsevit.errors import CheckpointMismatch, DatasetError, SparseViTError
+from sparsevit.opening import confine, facts_in_place
+
+
+def confine_to(files: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Have this process open the files of a request only where they lay at POST: a data set's inside
+    its folder, a checkpoint's there or where its links led. What is built in is not confined."""
+    places: dict[str, set[str]] = {}
+    for record in files.values():
+        if record is not None:
+            links = {facts["path"] for facts in record.get("files", {}).values() if "path" in facts}
+            places.setdefault(record["path"], set()).update({record["path"]} | links)
+    confine(places)
 
 
 def check_files(files: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -67,7 +80,7 @@ def _check_file(
     path: str, facts: Mapping[str, Any], what: str, error: type[SparseViTError]
 ) -> None:
     try:
-        now = os.stat(path)
+        now = facts_in_place(path, error)
     except OSError as failure:
         raise error(
             f"The {what} cannot be read any more ({failure.strerror}). Put it back, on every "

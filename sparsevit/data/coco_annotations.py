@@ -19,6 +19,7 @@ import numpy as np
 from sparsevit.data.images import MAX_PIXELS
 from sparsevit.data.rle import Size, from_counts, from_polygons, parse_counts
 from sparsevit.errors import DatasetError
+from sparsevit.opening import open_file
 
 OUTSIDE = 1.0  # pixels that COCO's own annotations reach beyond their image, at most
 FEWEST_NUMBERS = 6  # of a polygon: x and y of three corners
@@ -71,7 +72,8 @@ def read_annotations(path: Path) -> Table:
 @lru_cache(maxsize=4)
 def _read(path: Path, size: int, mtime_ns: int) -> Table:
     try:
-        document = json.loads(path.read_bytes())
+        with open_file(path) as file:
+            document = json.load(file)
         categories = {_whole(c, "id"): str(c["name"]) for c in document["categories"]}
         images = {_whole(i, "id"): _image(i) for i in document["images"]}
         annotations = document["annotations"]

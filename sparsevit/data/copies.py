@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
+from typing import BinaryIO
 
 from sparsevit.data.base import Dataset
 from sparsevit.errors import DatasetError
+from sparsevit.opening import open_file
 
 PIECE = 4096  # bytes compared first: of two images of equal size these nearly always differ
+BLOCK = 2**16  # bytes compared at a time
 
 
 def copies(known: Iterable[Path], dataset: Dataset) -> Iterator[tuple[int, Path]]:
@@ -51,7 +54,7 @@ def _by_piece(paths: Iterable[Path], size: int) -> dict[int, list[Path]]:
 def _piece(path: Path, size: int) -> int:
     """A hash of bytes from the middle: the heads of images are much alike."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             file.seek(max(0, (size - PIECE) // 2))
             return hash(file.read(PIECE))
     except OSError as error:
@@ -60,9 +63,16 @@ def _piece(path: Path, size: int) -> int:
 
 def _equal(path: Path, other: Path) -> bool:
     try:
-        return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
+        with open_file(path) as file, open_file(other) as same:
+            if os.path.sameopenfile(file.fileno(), same.fileno()):
+                return True
+            return all(a == b for a, b in zip_longest(_blocks(file), _blocks(same)))
     except OSError as error:
         raise DatasetError(f"{path} or {other} cannot be read: {error}.") from error
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(BLOCK), b"")
 
 
 def _size(path: Path) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsevit.errors import DatasetError
+from sparsevit.opening import open_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,7 +49,7 @@ def check_whole(path: Path) -> None:
 
     Where the end does not show that nothing is missing the image is decoded.
     """
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(max(0, file.seek(0, 2) - TAIL))
         tail = file.read()
     if not any(end in tail for end in ENDS):
@@ -75,10 +76,10 @@ def check_same_size(
 @contextmanager
 def _opened(path: Path, modes: Sequence[str]) -> Iterator[Image.Image]:
     """The format, the size and the mode are checked before anything is decoded."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DatasetError(f"{path} has {image.width} x {image.height} pixels: too large.")
             if image.mode not in modes:
@@ -89,5 +90,9 @@ def _opened(path: Path, modes: Sequence[str]) -> Iterator[Image.Image]:
             yield image
     except DatasetError:
         raise
+    except UnidentifiedImageError as error:  # its message shows the open file
+        raise DatasetError(
+            f"{path} cannot be read as {' or '.join(FORMATS)}: it is none."
+        ) from error
     except Exception as error:  # damaged images make decoders fail in any way (SyntaxError too)
         raise DatasetError(f"{path} cannot be read as {' or '.join(FORMATS)}: {error}") from error

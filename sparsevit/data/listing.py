@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sparsevit.errors import DatasetError
+from sparsevit.opening import open_folder
 
 
 def check_split(split: str) -> None:
@@ -36,16 +37,17 @@ def list_folder(folder: str, root: str, suffixes: tuple[str, ...]) -> tuple[list
     """
     files, folders = [], []
     try:
-        with os.scandir(folder) as entries:
+        with open_folder(folder) as descriptor, os.scandir(descriptor) as entries:
             for entry in entries:
+                path = os.path.join(folder, entry.name)
                 wanted = entry.name.lower().endswith(suffixes)
                 if entry.is_symlink() and (wanted or entry.is_dir()):
-                    check_link(entry.path, root)
+                    check_link(path, root)
                 if entry.is_dir():
                     folders.append(entry.name)
                 elif wanted:
                     if not entry.is_file():
-                        raise DatasetError(f"{entry.path} is no file.")
+                        raise DatasetError(f"{path} is no file.")
                     files.append(entry.name)
     except OSError as error:
         raise DatasetError(f"{folder} cannot be listed: {error}.") from error

@@ -29,6 +29,7 @@ from sparsevit.data.images import image_size, read_image
 from sparsevit.data.listing import check_link
 from sparsevit.data.nuscenes_tables import CAMERAS, LIDAR, TABLES, Record, Tables, between, tables
 from sparsevit.errors import DatasetError
+from sparsevit.opening import open_file
 
 # The benchmark's classes of nuScenes' categories; all other categories are not detected.
 CLASS_OF = {
@@ -264,7 +265,8 @@ def _own_splits(folder: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            found = json.load(file)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}.") from error
     if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):

@@ -17,6 +17,7 @@ import numpy as np
 
 from sparsevit.data.driving import inverse, transform
 from sparsevit.errors import DatasetError
+from sparsevit.opening import open_file
 
 TABLES: dict[str, tuple[str, ...]] = {
     "scene": ("name",),
@@ -173,7 +174,7 @@ class Tables:
             return record if wanted is None or wanted(record) else None
 
         try:
-            with open(self.file(name), encoding="utf-8") as file:
+            with open_file(self.file(name)) as file:
                 rows = json.load(file, object_hook=hook)
             return {record["token"]: record for record in rows if record is not None}
         except DatasetError:

@@ -13,6 +13,7 @@ from sparsevit.data.base import Dataset, Splits, Subset, hold_out, spread
 from sparsevit.data.copies import copies, image_files
 from sparsevit.data.digits import CLASSES, DigitCanvases
 from sparsevit.errors import DatasetError
+from sparsevit.opening import open_file
 
 if TYPE_CHECKING:
     from sparsevit.tasks.base import TaskModel
@@ -151,7 +152,8 @@ def _update(digest: hashlib._Hash, root: Path, *files: Path, contents: Sequence[
             name = path.relative_to(root)
             digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
         for path in contents:
-            digest.update(path.read_bytes())
+            with open_file(path) as file:
+                digest.update(file.read())
     except OSError as error:
         raise DatasetError(f"a file of the data set cannot be read: {error}.") from error
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsevit.errors import CheckpointMismatch
+from sparsevit.opening import open_file
 from sparsevit.swin.checkpoints.fitting import check_fit
 from sparsevit.swin.checkpoints.folder import Content, read_checkpoint, weight_files
 from sparsevit.swin.checkpoints.load import backbone_notes, read_backbone, stated_small_map
@@ -49,7 +50,7 @@ def checkpoint_path(checkpoint: str | Path) -> Path:
 
 
 def sha256_file(path: str | Path) -> str:
-    with open(path, "rb") as file:
+    with open_file(path, CheckpointMismatch) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

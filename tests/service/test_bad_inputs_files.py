@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 import zipfile
@@ -293,6 +294,49 @@ def test_a_data_set_that_changed_after_post(
     os.rename(data.root / "images", data.root / "photographs")
     worker.signal(signal.SIGCONT)
     check_failed(client, job_id, "DATASET_INVALID", "changed after")
+
+
+def exchange(path: Path, outside: Path) -> None:
+    """Move what is at a path out of DATA_ROOTS and leave a link; size and time stay what they were."""
+    shutil.move(path, outside / path.name)
+    path.symlink_to(outside / path.name)
+
+
+def test_a_checkpoint_that_became_a_link_after_post(
+    client: Client, folder: Path, bad_input: None, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    path = of_the_supernet(folder, lambda matrix: matrix)
+    worker.signal(signal.SIGSTOP)
+    job_id = submitted(client, checkpoint=str(path))
+    exchange(path, tmp_path)
+    worker.signal(signal.SIGCONT)
+    check_failed(client, job_id, "CHECKPOINT_MISMATCH", "leads elsewhere now")
+
+
+def test_a_data_set_that_became_a_link_after_post(
+    client: Client, folder: Path, bad_input: None, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    data = dataset(folder)
+    worker.signal(signal.SIGSTOP)
+    job_id = submitted(client, dataset={"path": str(data.root), "format": "folder"})
+    exchange(data.root, tmp_path)
+    worker.signal(signal.SIGCONT)
+    check_failed(client, job_id, "DATASET_INVALID", "leads elsewhere now")
+
+
+@pytest.mark.parametrize("what", ["", "images"])
+def test_a_data_set_that_became_a_link_after_its_inspection(
+    client: Client, folder: Path, bad_input: None, what: str, tmp_path: Path
+) -> None:
+    data = dataset(folder)
+    asked = {"path": str(data.root), "format": "folder"}
+    job_id = submitted(client, dataset=asked, latency_budget="90%")
+    for job in client.watch(job_id, 0.1):
+        if job["settled"] is not None:
+            break
+    exchange(data.root / what, tmp_path)
+    says = "leads elsewhere now" if not what else "changed after"
+    check_failed(client, job_id, "DATASET_INVALID", says)
 
 
 def test_a_budget_out_of_reach_where_no_map_stood(client: Client, bad_input: None) -> None:

@@ -134,7 +134,11 @@ def test_a_model_folder_is_recorded_with_what_is_read_of_it(root: Path, model: P
     weights, config = os.stat(root / "model.safetensors"), os.stat(model / "config.json")
     assert record.to_dict()["files"] == {
         "config.json": {"size": 2, "mtime_ns": config.st_mtime_ns},
-        "model.safetensors": {"size": 5, "mtime_ns": weights.st_mtime_ns},
+        "model.safetensors": {
+            "size": 5,
+            "mtime_ns": weights.st_mtime_ns,
+            "path": os.path.realpath(root / "model.safetensors"),
+        },
     }
     file = PathResolver([root]).resolve_checkpoint(str(root / "model.safetensors"), "/checkpoint")
     assert "files" not in file.to_dict()

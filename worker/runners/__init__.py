@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from service.domain.status import TRAINING_KINDS
-from worker.files import check_checkpoint, check_dataset, check_files, check_training
+from worker.files import (
+    check_checkpoint,
+    check_dataset,
+    check_files,
+    check_training,
+    confine_to,
+)
 from worker.requests import session_arguments
 from worker.runners import calibrate, evaluate, inspect, measure, probe, train
 from worker.warm import WarmSessions
@@ -63,6 +69,7 @@ class SessionWork:
     def run(self, request: Mapping[str, Any], report: Progress) -> dict[str, Any]:
         """Run one unit in the session it names. Raises SparseViTError."""
         arguments = request["session"]
+        confine_to(arguments["files"])
         check_files(arguments["files"])
         session = self._sessions.get(arguments)
         if request["kind"] == "measure":

@@ -15,9 +15,11 @@ from torch import Tensor
 from sparsevit.errors import (
     CheckpointCorrupt,
     CheckpointError,
+    CheckpointMismatch,
     CheckpointTooLarge,
     CheckpointUnsafe,
 )
+from sparsevit.opening import open_file
 from sparsevit.swin.checkpoints.reading import (
     MAX_BYTES,
     MAX_HEADER,
@@ -142,7 +144,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        with open(_inside(folder, name), "rb") as file:
+        with open_file(_inside(folder, name), CheckpointMismatch) as file:
             raw = file.read(MAX_HEADER + 1)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {error.strerror}.") from error

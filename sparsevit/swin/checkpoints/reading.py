@@ -22,6 +22,7 @@ from sparsevit.errors import (
     CheckpointTooLarge,
     CheckpointUnsafe,
 )
+from sparsevit.opening import open_file, path_of
 
 MAX_BYTES = 8 * 2**30  # Swin-L with its optimiser is below 3 GB
 MAX_TENSORS = 20_000
@@ -52,10 +53,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise CheckpointTooLarge(f"{path.name} has {size} bytes, over {MAX_BYTES}.")
-        if path.suffix == SAFETENSORS_SUFFIX:
-            return _read_safetensors(path)
-        if path.suffix in TORCH_SUFFIXES:
-            return _read_torch(path), {}
+        if path.suffix == SAFETENSORS_SUFFIX or path.suffix in TORCH_SUFFIXES:
+            # Parsers open it several times: each time just this file.
+            with open_file(path, CheckpointMismatch) as file:
+                return _read(path.name, path_of(file), path.suffix)
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}.") from error
     if path.suffix in PICKLE_SUFFIXES:
@@ -69,77 +70,83 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(name: str, path: Path, suffix: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if suffix == SAFETENSORS_SUFFIX:
+        return _read_safetensors(name, path)
+    return _read_torch(name, path), {}
+
+
+def _read_safetensors(name: str, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors.torch import load_file
 
-    header = _safetensors_header(path)
+    header = _safetensors_header(name, path)
     try:
         tensors = load_file(str(path))
     except Exception as error:
-        raise _damage(path, error) from error
+        raise _damage(name, error) from error
     return tensors, header.get("__metadata__") or {}
 
 
-def _damage(path: Path, error: Exception) -> CheckpointError:
+def _damage(name: str, error: Exception) -> CheckpointError:
     """What a parser's failure says of the file; parsers of foreign bytes fail in any way."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return CheckpointTooLarge(f"{path.name} claims more memory than there is.")
-    return CheckpointCorrupt(f"{path.name} is damaged: {type(error).__name__}.")
+        return CheckpointTooLarge(f"{name} claims more memory than there is.")
+    return CheckpointCorrupt(f"{name} is damaged: {type(error).__name__}.")
 
 
-def _safetensors_header(path: Path) -> dict[str, Any]:
+def _safetensors_header(name: str, path: Path) -> dict[str, Any]:
     """The JSON header, its size checked before anything is allocated for it."""
     with open(path, "rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
         if not 2 <= length <= path.stat().st_size - 8:
-            raise CheckpointCorrupt(f"{path.name} is damaged: its header does not fit the file.")
+            raise CheckpointCorrupt(f"{name} is damaged: its header does not fit the file.")
         if length > MAX_HEADER:
-            raise CheckpointTooLarge(f"{path.name} has a header of {length} bytes.")
+            raise CheckpointTooLarge(f"{name} has a header of {length} bytes.")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
-            raise CheckpointCorrupt(f"{path.name} is damaged: its header is no JSON.") from error
+            raise CheckpointCorrupt(f"{name} is damaged: its header is no JSON.") from error
     if not isinstance(header, dict):
-        raise CheckpointCorrupt(f"{path.name} is damaged: its header is no object.")
+        raise CheckpointCorrupt(f"{name} is damaged: its header is no object.")
     if len(header) > MAX_TENSORS:
-        raise CheckpointTooLarge(f"{path.name} lists {len(header)} tensors, over {MAX_TENSORS}.")
+        raise CheckpointTooLarge(f"{name} lists {len(header)} tensors, over {MAX_TENSORS}.")
     return header
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    _check_torch_size(path)
+def _read_torch(name: str, path: Path) -> dict[str, Tensor]:
+    _check_torch_size(name, path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise CheckpointUnsafe(
-                f"{path.name} holds more than tensors and is not opened: it could run code. {ADVICE}"
+                f"{name} holds more than tensors and is not opened: it could run code. {ADVICE}"
             ) from error
-        raise _damage(path, error) from error
-    tensors = _flatten(path.name, loaded)
+        raise _damage(name, error) from error
+    tensors = _flatten(name, loaded)
     if not tensors:
-        raise CheckpointMismatch(f"{path.name} holds no tensors. {ADVICE}")
-    _check_tensor_sizes(path, tensors)
+        raise CheckpointMismatch(f"{name} holds no tensors. {ADVICE}")
+    _check_tensor_sizes(name, path, tensors)
     return tensors
 
 
-def _check_torch_size(path: Path) -> None:
+def _check_torch_size(name: str, path: Path) -> None:
     """A zip that claims far more than it holds is refused before it is unpacked."""
     try:
         if not zipfile.is_zipfile(path):
-            return _check_legacy_size(path)
+            return _check_legacy_size(name, path)
         with zipfile.ZipFile(path) as archive:
             claimed = sum(info.file_size for info in archive.infolist())
     except CheckpointTooLarge:
         raise
     except Exception as error:
-        raise _damage(path, error) from error
+        raise _damage(name, error) from error
     if claimed > min(MAX_BYTES, MAX_GROWTH * path.stat().st_size):
-        raise CheckpointTooLarge(f"{path.name} would unpack to {claimed} bytes.")
+        raise CheckpointTooLarge(f"{name} would unpack to {claimed} bytes.")
 
 
-def _check_legacy_size(path: Path) -> None:
+def _check_legacy_size(name: str, path: Path) -> None:
     """A file of before torch 1.6 names each storage with its number of elements, and that memory is
     asked for before any of them is read. Its opcodes are looked at, not run."""
     number, size = 0, path.stat().st_size
@@ -150,16 +157,16 @@ def _check_legacy_size(path: Path) -> None:
                     if opcode.name in ("BININT", "BININT1", "BININT2", "LONG1"):
                         number = argument
                     elif opcode.name == "BINPERSID" and number > size:
-                        raise CheckpointTooLarge(f"{path.name} claims {number} numbers.")
+                        raise CheckpointTooLarge(f"{name} claims {number} numbers.")
             except ValueError:
                 return  # no such file: torch says what is wrong with it
 
 
-def _check_tensor_sizes(path: Path, tensors: dict[str, Tensor]) -> None:
+def _check_tensor_sizes(name: str, path: Path, tensors: dict[str, Tensor]) -> None:
     """A tensor of zero strides, or many on one storage, claims more than the file holds."""
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if claimed > min(MAX_BYTES, MAX_GROWTH * path.stat().st_size):
-        raise CheckpointTooLarge(f"{path.name} holds tensors of {claimed} bytes.")
+        raise CheckpointTooLarge(f"{name} holds tensors of {claimed} bytes.")
 
 
 def _flatten(name: str, loaded: Any) -> dict[str, Tensor]:
