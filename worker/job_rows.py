@@ -120,10 +120,9 @@ class JobRows:
 
     @property
     def planned(self) -> int:
-        """How many evaluations the job makes, at most."""
-        if self.job.resolutions is not None:
-            return sum(row["planned"] for row in self.job.resolutions)
-        return self.planned_here
+        """How many evaluations the job makes, at most: known since its calibration."""
+        known = self.job.progress.get("total")
+        return self.planned_here if known is None else int(known)
 
     @property
     def planned_here(self) -> int:

@@ -170,11 +170,7 @@ def _add_rows(session: Session, job: Job, decision: Decision) -> None:
     if decision.generation is not None:
         new = decision.generation
         evaluations.add(job.id, new.number, new.proposals, new.resolution)
-    units = UnitRepository(session)
-    for unit in decision.units:
-        place = (unit.generation, unit.shard, unit.part)
-        where = {"device": job.device, "resolution": unit.resolution}
-        units.add(job.id, unit.kind, dict(unit.payload), *place, **where)
+    UnitRepository(session).add_all(job.id, job.device, [vars(unit) for unit in decision.units])
 
 
 def _end(session: Session, job: Job, end: End) -> None:

@@ -15,6 +15,16 @@ from service.db.models import JobRow, TallyRow, table_of
 _TALLIES = table_of(TallyRow)
 
 
+def _merged(statement: Insert) -> Insert:
+    """Added to what stands."""
+    new = statement.excluded
+    sums = {name: _TALLIES.c[name] + new[name] for name in ("count", "seconds")}
+    return statement.on_conflict_do_update(index_elements=_TALLIES.primary_key, set_=sums)
+
+
+_ADD = _merged(insert(_TALLIES))
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """So many of a kind had that outcome, and took so many seconds together; see TallyRow on names."""
@@ -49,16 +59,9 @@ class TallyRepository:
         columns = _TALLIES.c.keys()
         rows = [dict(zip(columns, (name, *key, *sums[key]), strict=True)) for key in sorted(sums)]
         if rows:
-            self._session.execute(_merged(insert(_TALLIES)), rows)
+            self._session.execute(_ADD, rows)
 
     def all(self) -> list[Tally]:
         """Every tally, in order."""
         statement = select(*_TALLIES.c).order_by(*_TALLIES.primary_key.columns)
         return [Tally(**row._mapping) for row in self._session.execute(statement)]
-
-
-def _merged(statement: Insert) -> Insert:
-    """Added to what stands."""
-    new = statement.excluded
-    sums = {name: _TALLIES.c[name] + new[name] for name in ("count", "seconds")}
-    return statement.on_conflict_do_update(index_elements=_TALLIES.primary_key, set_=sums)

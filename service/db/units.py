@@ -6,7 +6,7 @@ Every time is the database's (`clock_timestamp()`); a worker's clock is never as
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -42,7 +42,13 @@ WORKER_LOST = {
     "message": "the worker that held this unit stopped reporting; see the worker's log",
 }
 
+_ADD = insert(_UNITS).on_conflict_do_nothing()
+
 Beat = Literal["ok", "lost", "cancel"]
+
+
+def _pending(job_id: str, device: str | None, unit: Mapping[str, Any]) -> Json:
+    return {"job_id": job_id, "device": device, "state": UnitState.PENDING, **unit}
 
 
 def _unit(row: Row[Any]) -> Unit:
@@ -70,24 +76,15 @@ class UnitRepository:
         resolution: int = 0,
     ) -> int | None:
         """Inserts a pending unit and returns its id; None where the job has that unit already."""
-        statement = (
-            insert(_UNITS)
-            .values(
-                job_id=job_id,
-                kind=kind,
-                resolution=resolution,
-                payload=payload,
-                generation=generation,
-                shard=shard,
-                part=part,
-                device=device,
-                state=UnitState.PENDING,
-            )
-            .on_conflict_do_nothing()
-            .returning(_UNITS.c.id)
-        )
-        unit_id: int | None = self._session.scalar(statement)
+        place = {"generation": generation, "shard": shard, "part": part, "resolution": resolution}
+        row = _pending(job_id, device, {"kind": kind, "payload": payload, **place})
+        unit_id: int | None = self._session.scalar(_ADD.returning(_UNITS.c.id), row)
         return unit_id
+
+    def add_all(self, job_id: str, device: str | None, units: Sequence[Mapping[str, Any]]) -> None:
+        """Inserts pending units, those that the job has not yet; see `add` on what each names."""
+        if units:
+            self._session.execute(_ADD, [_pending(job_id, device, unit) for unit in units])
 
     def claim(self, worker_id: str, device: str, device_uuid: str, lease_s: float) -> Unit | None:
         """Leases the next unit to a worker of that device model, or None.
