@@ -100,6 +100,8 @@ def units_of(problem: Problem, macs: MacTable, trace: Trace) -> Rungs:
         for end in rungs(truth.shards, raced):
             begun = images_in(truth.images, done, truth.shards)
             live = [row for row, n in zip(rows, images, strict=True) if n > begun]
+            if not live:  # all were dropped: the generation is over
+                break
             each = count_macs(macs, truth.genes[live]).trie * truth.images / truth.shards
             found.append([each] * (end - done))
             done = end
