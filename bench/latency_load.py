@@ -5,6 +5,8 @@ and once more before and after it on the then quiet machine. As in a search, whe
 knows it, the dense network's latency on the quiet machine is given: the shortest that was seen so far.
 A measurement during which the host itself stayed slow (`slower`) is not one of the quiet machine: the
 last one before it that was stands for it.
+A trial that was slow itself is held against the quiet ratio to dense: its interval in milliseconds
+reaches down to the known speed whatever was measured.
 A trial is sound where its interval holds what the quiet measurements say, or where it is marked
 disturbed.
 """
@@ -15,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,6 +92,11 @@ def trial(
 ) -> dict[str, Any]:
     """The quiet value moves with the machine: it lies between the one before and the one after."""
     low, high = sorted((quiet.p50, after.p50))
+    ratios = sorted((quiet.ratio, after.ratio))
+    if loaded.slower:
+        holds = _overlap(loaded.ratio_interval, ratios)
+    else:
+        holds = _overlap(loaded.interval, (low, high))
     return {
         "begin": begin,
         "length": length,
@@ -101,9 +108,13 @@ def trial(
         "slower": loaded.slower,
         "ratio": loaded.ratio,
         "quiet_ratio": (quiet.ratio + after.ratio) / 2,
-        "holds": loaded.interval[0] <= high and low <= loaded.interval[1],
+        "holds": holds,
         "disturbed": loaded.disturbed,
     }
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import uvicorn
 
+from service.api.protocol import BoundedProtocol
 from service.db.keys import KeyRepository
 from service.db.session import make_engine, session_scope
 from service.domain.records import Job
@@ -43,7 +44,8 @@ def _client(database_url: str, home: Path, job: Job) -> Iterator[httpx.Client]:
     with session_scope(engine) as session:
         key = KeyRepository(session).create(job.owner, "bench")
     engine.dispose()
-    config = uvicorn.Config(create_app(settings), port=0, log_level="warning", access_log=False)
+    options = {"http": BoundedProtocol, "log_level": "warning", "access_log": False}
+    config = uvicorn.Config(create_app(settings), port=0, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,4 +1,5 @@
-"""The API as an application: `uvicorn --factory service.main:create_app`."""
+"""The API as an application: `uvicorn --factory service.main:create_app --http
+service.api.protocol:BoundedProtocol`."""
 
 from __future__ import annotations
 

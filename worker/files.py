@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sparsevit.errors import CheckpointMismatch, DatasetError, SparseViTError
@@ -24,9 +25,18 @@ def confine_to(files: Mapping[str, Mapping[str, Any] | None]) -> None:
     places: dict[str, set[str]] = {}
     for record in files.values():
         if record is not None:
-            links = {facts["path"] for facts in record.get("files", {}).values() if "path" in facts}
+            files = record.get("files", {}).values()
+            links = {facts["path"] for facts in files if "path" in facts} or _cached(record)
             places.setdefault(record["path"], set()).update({record["path"]} | links)
     confine(places)
+
+
+def _cached(record: Mapping[str, Any]) -> set[str]:
+    """Where links of Hugging Face's cache lead, of a job whose record does not say so: it is of an
+    older version, or has none."""
+    folder = Path(record["path"])
+    cached = "files" in record and folder.parent.name == "snapshots"
+    return {str(folder.parent.parent / "blobs")} if cached else set()
 
 
 def check_files(files: Mapping[str, Mapping[str, Any] | None]) -> None:

@@ -23,8 +23,9 @@ from sparsevit import metrics
 from sparsevit.search.racing import Folds
 from worker.evaluation_log import EvaluationLog
 
-MOST_JOBS = 4
-"""Of how many jobs rows are remembered. Those of a search of 100,000 candidates take about 100 MB."""
+MOST_JOBS = 32
+"""Of how many jobs rows are remembered: jobs take turns, and one that is forgotten between two of its
+steps is read anew in each. Those of a search of 3,000 candidates take about 3 MB."""
 
 MOST_BYTES = 2**28
 """Of metric states, of all jobs but the one stepped last."""
@@ -42,12 +43,8 @@ class JobMemory:
         self._place = (0, 0)
         self._done: dict[int, Unit] = {}
         self._folds: dict[int, np.ndarray] = {}
-
-    @property
-    def bytes(self) -> int:
-        """What the remembered states take."""
-        units = (folds for unit in self._done.values() for folds in (unit.result or {})["states"])
-        return sum(folds.nbytes for folds in [*units, *self._folds.values()])
+        self.bytes = 0
+        """What the remembered states take: counted in the job's own steps, read by those of others."""
 
     def evaluations(self, session: Session) -> EvaluationLog:
         """All of the job, as they are now."""
@@ -65,6 +62,7 @@ class JobMemory:
         found = [_with_joined_states(unit, job) for unit in found]
         units = sorted([*self._done.values(), *found], key=lambda unit: (unit.shard, unit.id))
         self._done |= {unit.id: unit for unit in found if _is_counts(unit)}
+        self._weigh()
         return units
 
     def rival_folds(self, session: Session, job: Job) -> dict[int, Folds]:
@@ -77,6 +75,7 @@ class JobMemory:
         idle = [one for one in self._folds if one not in rivals]
         for one in idle[: max(0, len(idle) - MOST_RIVALS)]:
             del self._folds[one]
+        self._weigh()
         return {one: self._folds.get(one, read.get(one)) for one in rivals}
 
     def keep(self, job: Job, endings: Iterable[Ending]) -> None:
@@ -86,6 +85,10 @@ class JobMemory:
 
     def _remember(self, folds: Mapping[int, Folds]) -> None:
         self._folds |= {one: each for one, each in folds.items() if isinstance(each, np.ndarray)}
+
+    def _weigh(self) -> None:
+        units = (folds for unit in self._done.values() for folds in (unit.result or {})["states"])
+        self.bytes = sum(folds.nbytes for folds in [*units, *self._folds.values()])
 
 
 class StepMemory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.db.artefacts import ArtefactStore
@@ -66,23 +67,28 @@ def advance(
             if job is None or job.status.terminal:
                 memory.forget(job_id)
                 return added
-            decision = _decide(session, job, memory.of(job_id))
+            known = memory.of(job_id)
+            decision = _decide(session, job, known)
             if decision == WAIT:
                 return added
             _apply(session, job, decision)
             _tidy(session, store, job, decision)
-        memory.of(job_id).keep(job, decision.endings)
+            # While the job is locked, as all that touches what is known of it. Should the commit fail,
+            # the next step comes to the same folds.
+            known.keep(job, decision.endings)
         added += [job.device] * len(decision.units)
 
 
 def _decide(session: Session, job: Job, memory: JobMemory) -> Decision:
-    evaluations = memory.evaluations(session)
-    units = _units(session, job, evaluations, memory)
-    rival_folds = memory.rival_folds(session, job)
     records = _latency_maps(session, job)
+    evaluations = memory.evaluations(session)
     try:
+        units = _units(session, job, evaluations, memory)
+        rival_folds = memory.rival_folds(session, job)
         maps = [one and LatencyMap.from_dict(one.document) for one in records]
         return step(job, units, evaluations, maps, rival_folds)
+    except SQLAlchemyError:
+        raise  # of this moment, not of the rows
     except Exception:
         # The same rows give the same error for ever: a job must end, not be stepped on for ever.
         logger.exception("the next step of a job failed", extra={"job_id": job.id})

@@ -21,6 +21,8 @@ class BoundedProtocol(HttpToolsProtocol):
     answered 400, and the connection is closed.
     """
 
+    _in_body = False
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -33,12 +35,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._pending > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The head of the request is too long.")
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_body = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. What stands after the last piece of a body is none: uvicorn would hand it to the
+        application among the headers that a proxy vouches for."""
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head is complete. What is raised here is answered 400."""
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > MAX_HEAD_BYTES:
             raise ValueError("the head is too long")
-        self._pending = 0
+        self._pending, self._in_body = 0, True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -69,7 +69,8 @@ class ReceiptLatency(StoredObject):
     p90: Ms = Field(description="90th percentile.", examples=[25.9])
     p99: Ms = Field(description="99th percentile.", examples=[27.0])
     interval: Interval = Field(
-        description="99% interval of the median, longer by the noise floor.",
+        description="99% interval of the median, longer by the noise floor, and reaching down to the "
+        "known speed where the device was slower.",
         examples=[[24.9, 25.4]],
     )
     samples: int = Field(description="Forward passes timed.", examples=[640])
@@ -101,7 +102,7 @@ class ReceiptLatency(StoredObject):
         description="Median of the reference, timed in between.", examples=[43.0]
     )
     reference_interval: Interval | None = Field(
-        description="Its 99% interval.", examples=[[42.7, 43.3]]
+        description="Its 99% interval, made alike.", examples=[[42.7, 43.3]]
     )
     ratio: float | None = Field(description="Run over reference, drift-corrected.", examples=[0.58])
     ratio_interval: Interval | None = Field(

@@ -100,7 +100,14 @@ def joined(parts: Iterable[Sequence[State] | Packed], spec: Spec) -> Sequence[St
 
 
 def _array(part: Sequence[State] | Packed) -> np.ndarray:
-    return counts.unpacked(part) if isinstance(part, str) else np.asarray(part, dtype=np.int64)
+    if isinstance(part, str):
+        return counts.unpacked(part)
+    array = np.asarray(part)
+    if array.dtype.kind not in "iu":
+        raise ConfigError(
+            f"a metric with counts = True has states of whole numbers, not {array.dtype}."
+        )
+    return array.astype(np.int64, copy=False)
 
 
 def _left_out(kind: Metric, states: Sequence[State], spec: Spec) -> np.ndarray:

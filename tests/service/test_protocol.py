@@ -89,6 +89,17 @@ def test_a_long_body_does_not_count(api: Api) -> None:
     assert answer_to(api, head.encode() + body).startswith(b"HTTP/1.1 422 ")
 
 
+def test_what_follows_a_body_is_no_header(api: Api) -> None:
+    """In one packet, so that it is there before the application looks."""
+    head = CHUNKED.replace(
+        b"\r\n\r\n", b"\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    )
+    key = f"Authorization: Bearer {api.key}\r\n".encode()
+    piece = b"2\r\n{}\r\n0\r\n"
+    assert answer_to(api, head + key + b"\r\n" + piece + b"\r\n").startswith(b"HTTP/1.1 422 ")
+    assert answer_to(api, head + b"\r\n" + piece + key + b"\r\n").startswith(b"HTTP/1.1 401 ")
+
+
 def test_one_connection_takes_many_requests(api: Api) -> None:
     """Together they are longer than one may be."""
     with connected(api) as client:

@@ -177,6 +177,11 @@ def test_counts_are_unpacked_as_they_were_packed(most: int) -> None:
     assert (found == array).all()
 
 
+def test_what_claims_to_be_counts_is_whole_numbers() -> None:
+    with pytest.raises(ConfigError, match="whole numbers"):
+        metrics.packed([[0.5, 1.5, 2.0]], TOP1)
+
+
 def test_states_that_are_no_counts_are_joined_as_they_are() -> None:
     spec = {"name": "box_ap", "kind": "coco_ap"}
     parts = [[[[[1, 2]], "a"]], [[[], ""], [[[3, 4], [5, 6]], "b"]]]

@@ -19,6 +19,7 @@ from sparsevit.swin.checkpoints.folder import read_checkpoint
 from sparsevit.swin.checkpoints.reading import read_tensors
 from sparsevit.tasks.files import sha256_file
 from tests.sparsevit.data.layouts import write_image
+from worker.files import confine_to
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,23 @@ def test_links_of_a_model_folder_lead_where_they_led_and_nowhere_else(tmp_path: 
     weights.symlink_to(blobs / "two")
     with pytest.raises(CheckpointMismatch, match="leads elsewhere now"):
         read_checkpoint(folder)
+
+
+def test_records_that_do_not_say_where_links_led_allow_the_cache_alone(tmp_path: Path) -> None:
+    """Jobs of an older version."""
+    folder, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    save_file({"x": torch.zeros(1)}, str(blobs / "one"))
+    weights = folder / "model.safetensors"
+    weights.symlink_to(blobs / "one")
+    confine_to({"checkpoint": {"path": str(folder), "files": {weights.name: {"size": 1}}}})
+    assert list(read_checkpoint(folder)[0]) == ["x"]
+    (blobs / "one").rename(tmp_path / "one")
+    weights.unlink()
+    weights.symlink_to(tmp_path / "one")
+    with pytest.raises(CheckpointMismatch, match="leads elsewhere now"):
+        facts_in_place(weights, CheckpointMismatch)
 
 
 def test_what_was_opened_is_read_wherever_its_name_leads_by_then(tmp_path: Path) -> None:
