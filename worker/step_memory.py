@@ -62,7 +62,6 @@ class JobMemory:
         found = [_with_joined_states(unit, job) for unit in found]
         units = sorted([*self._done.values(), *found], key=lambda unit: (unit.shard, unit.id))
         self._done |= {unit.id: unit for unit in found if _is_counts(unit)}
-        self._weigh()
         return units
 
     def rival_folds(self, session: Session, job: Job) -> dict[int, Folds]:
