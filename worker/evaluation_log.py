@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import overload
 
 from service.domain.records import Evaluation
 from service.domain.status import EvaluationState
@@ -17,7 +16,7 @@ from sparsevit.search.moves import Evaluation as Ended
 
 
 @dataclass
-class Tally:
+class Totals:
     """Counters of some evaluations. best: (metric, -latency in ms) of the best. since, until: when
     the first was proposed and the last one ended."""
 
@@ -26,7 +25,7 @@ class Tally:
     since: datetime | None = None
     until: datetime | None = None
 
-    def add(self, rows: Iterable[Evaluation]) -> Tally:
+    def add(self, rows: Iterable[Evaluation]) -> Totals:
         for row in rows:
             self.end(row.state, row.metric, row.latency_ms)
             self.since = min(self.since or row.created_at, row.created_at)
@@ -45,11 +44,11 @@ class Tally:
     def ended(self) -> int:
         return self.count.total() - self.count[EvaluationState.PENDING]
 
-    def copy(self) -> Tally:
-        return Tally(self.count.copy(), self.best, self.since, self.until)
+    def copy(self) -> Totals:
+        return Totals(self.count.copy(), self.best, self.since, self.until)
 
 
-class EvaluationLog(Sequence[Evaluation]):
+class EvaluationLog:
     """Evaluations in the order of their proposal, at one input after another.
 
     Those before the first pending one are settled: they have ended and never change, so what is
@@ -59,13 +58,13 @@ class EvaluationLog(Sequence[Evaluation]):
     def __init__(self, rows: Iterable[Evaluation] = ()) -> None:
         self._rows: list[Evaluation] = []
         self._settled = 0
-        self._tally = Tally()
+        self._totals = Totals()
         self._histories: dict[int, History] = {}
         self._generations: dict[int, int] = {}
         self.follow(sorted(rows, key=lambda row: (*_place(row), row.position)))
 
     @classmethod
-    def of(cls, rows: Sequence[Evaluation]) -> EvaluationLog:
+    def of(cls, rows: Iterable[Evaluation]) -> EvaluationLog:
         """Rows in any order as a log; a log is itself."""
         return rows if isinstance(rows, cls) else cls(rows)
 
@@ -80,7 +79,7 @@ class EvaluationLog(Sequence[Evaluation]):
                 break
             new.append(row)
         self._settled += len(new)
-        self._tally.add(new)
+        self._totals.add(new)
         for resolution in {row.resolution for row in new}:
             here = (_ended(row) for row in new if row.resolution == resolution)
             self._histories.setdefault(resolution, History()).extend(here)
@@ -110,19 +109,15 @@ class EvaluationLog(Sequence[Evaluation]):
         """How many were proposed at an input."""
         return self._generations.get(resolution, 0)
 
-    def tally(self) -> Tally:
+    def totals(self) -> Totals:
         """Of all; the caller's own."""
-        return self._tally.copy().add(self.open)
+        return self._totals.copy().add(self.open)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Evaluation: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Evaluation]: ...
-    def __getitem__(self, index: int | slice) -> Evaluation | list[Evaluation]:
-        return self._rows[index]
+    def __iter__(self) -> Iterator[Evaluation]:
+        return iter(self._rows)
 
 
 def _place(row: Evaluation) -> tuple[int, int]:

@@ -55,10 +55,10 @@ class JobRows:
         return [unit for unit in self.all_units if unit.resolution == self.resolution]
 
     @cached_property
-    def evaluations(self) -> Sequence[Evaluation]:
+    def evaluations(self) -> list[Evaluation]:
         """Those of this input."""
         if self.job.resolutions is None:
-            return self.all_evaluations
+            return [*self.all_evaluations]
         return [row for row in self.all_evaluations if row.resolution == self.resolution]
 
     @property

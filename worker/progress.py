@@ -19,15 +19,15 @@ def progress_of(
     generation: int | None,
 ) -> dict[str, Any]:
     """Counters that equal the rows once `endings` are applied."""
-    tally = evaluations.tally()
+    totals = evaluations.totals()
     if endings:
         latency_ms = {row.id: row.latency_ms for row in evaluations.open}
         for one in endings:
-            tally.end(one.state, one.metric, latency_ms[one.evaluation_id])
-    best = tally.best and {"metric": tally.best[0], "latency_ms": -tally.best[1]}
+            totals.end(one.state, one.metric, latency_ms[one.evaluation_id])
+    best = totals.best and {"metric": totals.best[0], "latency_ms": -totals.best[1]}
     return {
-        "done": tally.count[EvaluationState.DONE] + tally.count[EvaluationState.DROPPED],
-        "failed": tally.count[EvaluationState.FAILED],
+        "done": totals.count[EvaluationState.DONE] + totals.count[EvaluationState.DROPPED],
+        "failed": totals.count[EvaluationState.FAILED],
         "total": total,
         "generation": generation,
         "best": best,
@@ -39,9 +39,9 @@ def progress_of(
 
 def estimated_finish(rows: JobRows) -> datetime | None:
     """When the search is over if it goes on at its present pace; by the database's clock."""
-    tally = rows.all_evaluations.tally()
-    if tally.since is None or tally.until is None:
+    totals = rows.all_evaluations.totals()
+    if totals.since is None or totals.until is None:
         return None
-    return tally.until + (tally.until - tally.since) / tally.ended * max(
-        0, rows.planned - tally.ended
+    return totals.until + (totals.until - totals.since) / totals.ended * max(
+        0, rows.planned - totals.ended
     )

@@ -51,7 +51,9 @@ class PollHub:
         try:
             found = await run_sync(self._read, polls, limiter=self._thread)
         except Exception as error:
-            for _, answer in asked:
+            # Those that wait, too: a database that is away would let each batch wait in its turn.
+            waiting, self._asked = self._asked, []
+            for _, answer in [*asked, *waiting]:
                 if not answer.done():
                     answer.set_exception(error)
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -40,11 +41,17 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """Its answer. owner: the caller, None where the key is unknown or revoked. job: as
-    `JobRepository.shown` has it, None where the caller has none of this id."""
+    """Its answer. owner: the caller, None where the key is unknown or revoked. columns: of the job's
+    row, None where the caller has none of this id."""
 
     owner: str | None = None
-    job: Job | None = None
+    columns: Mapping[str, Any] | None = None
+
+    @property
+    def job(self) -> Job | None:
+        """As `JobRepository.shown` has it: made for whoever asks, so that a row that makes none fails
+        nobody else."""
+        return None if self.columns is None else job_of(self.columns)
 
 
 def look_up(connection: Connection, polls: Sequence[Poll]) -> list[Polled]:
@@ -54,6 +61,5 @@ def look_up(connection: Connection, polls: Sequence[Poll]) -> list[Polled]:
     for place, sha256, caller, *columns in connection.execute(_LOOK_UP, asked):
         if same_digest(sha256, polls[place - 1].digest):
             fields = dict(zip(_NAMES, columns, strict=True))
-            job = None if fields["id"] is None else job_of(fields)
-            found[place - 1] = Polled(caller, job)
+            found[place - 1] = Polled(caller, None if fields["id"] is None else fields)
     return found

@@ -246,15 +246,6 @@ class UnitRepository:
         it is not being cancelled."""
         return bool(self._session.scalar(UNDER_WAY, {"job_id": job_id, "live": list(_LIVE)}))
 
-    def states(self, job_id: str, kinds: Sequence[UnitKind] = tuple(UnitKind)) -> dict[str, int]:
-        """How many of a job's units (of those kinds) stand in which state."""
-        statement = (
-            select(UnitRow.state, func.count())
-            .where(UnitRow.job_id == job_id, UnitRow.kind.in_(kinds))
-            .group_by(UnitRow.state)
-        )
-        return {row[0]: row[1] for row in self._session.execute(statement)}
-
     def _held(self, unit_id: int, attempt: int) -> Update:
         """An UPDATE of the unit, if this very attempt still holds its lease."""
         return update(_UNITS).where(

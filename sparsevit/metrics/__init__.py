@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsevit.errors import ConfigError
-from sparsevit.metrics import counts
+from sparsevit.metrics import packing
 from sparsevit.metrics.accuracy import Accuracy
 from sparsevit.metrics.coco_ap import CocoAP
 from sparsevit.metrics.mean_iou import MeanIoU
@@ -87,7 +87,7 @@ def left_out(states: Sequence[State], spec: Spec) -> np.ndarray:
 def packed(states: Sequence[State], spec: Spec) -> Packed:
     """Several states as one JSON value, quick to write and to read; `joined` reads it."""
     array = joined([states], spec)
-    return counts.packed(array) if isinstance(array, np.ndarray) else [*states]
+    return packing.packed(array) if isinstance(array, np.ndarray) else [*states]
 
 
 def joined(parts: Iterable[Sequence[State] | Packed], spec: Spec) -> Sequence[State]:
@@ -101,7 +101,7 @@ def joined(parts: Iterable[Sequence[State] | Packed], spec: Spec) -> Sequence[St
 
 def _array(part: Sequence[State] | Packed) -> np.ndarray:
     if isinstance(part, str):
-        return counts.unpacked(part)
+        return packing.unpacked(part)
     array = np.asarray(part)
     if array.dtype.kind not in "iu":
         raise ConfigError(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
 import typer
 from click.testing import Result
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from service.commands import progress, register
 from service.db.jobs import JobRepository
 from service.db.models import Base
 from service.db.session import make_engine, session_scope
+from service.db.units import UnitRepository
 from service.domain.records import new_job_id
 from tests.service.api_server import Api, running_api
 
@@ -50,6 +53,11 @@ def add_job(engine: Engine, owner: str = "ann") -> str:
     with session_scope(engine) as session:
         JobRepository(session).add(job_id, owner, REQUEST, None, None, None, {})
     return job_id
+
+
+def unit_states(session: Session, job_id: str) -> dict[str, int]:
+    """How many of a job's units stand in which state."""
+    return dict(Counter(unit.state for unit in UnitRepository(session).for_job(job_id)))
 
 
 @pytest.fixture(scope="module")

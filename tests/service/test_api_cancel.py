@@ -9,6 +9,7 @@ from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.status import UnitKind
 from tests.service.api_server import Api
+from tests.service.conftest import unit_states
 from tests.service.test_api_jobs import submit
 from tests.service.test_body import check_problem
 
@@ -32,7 +33,7 @@ class TestCancel:
         again = cancel(api, job_id)
         assert (again.status_code, again.json()) == (200, answer.json())
         with session_scope(api.engine) as session:
-            assert UnitRepository(session).states(job_id) == {"cancelled": 1}
+            assert unit_states(session, job_id) == {"cancelled": 1}
 
     def test_a_job_whose_first_unit_is_held_is_told(self, api: Api) -> None:
         job_id = submit(api)["id"]
@@ -52,7 +53,7 @@ class TestCancel:
         again = cancel(api, job_id)
         assert (again.status_code, again.json()["version"]) == (202, first.json()["version"])
         with session_scope(api.engine) as session:
-            assert UnitRepository(session).states(job_id) == {"leased": 1, "cancelled": 1}
+            assert unit_states(session, job_id) == {"leased": 1, "cancelled": 1}
 
     def test_a_job_that_has_ended_stays(self, api: Api) -> None:
         job_id = submit(api)["id"]

@@ -15,6 +15,7 @@ from service.db.units import UnitRepository
 from service.db.workers import WorkerRepository
 from service.domain.status import UnitKind
 from tests.service.api_server import SMALL, Api
+from tests.service.conftest import unit_states
 from tests.service.test_body import check_problem
 
 
@@ -199,7 +200,7 @@ def test_workers_are_woken_after_the_commit(api: Api, monkeypatch: pytest.Monkey
     def look(_celery: Celery, _device: str | None) -> bool:
         with session_scope(api.engine) as session:
             (job,) = JobRepository(session).page("ann", 1)
-            seen.append(UnitRepository(session).states(job.id))
+            seen.append(unit_states(session, job.id))
         return True
 
     monkeypatch.setattr("service.jobs.submission.wake_units", look)

@@ -190,6 +190,38 @@ def test_where_the_database_is_away_every_poll_is_told(database_url: str, free_p
     assert {type(error).__name__ for error in asyncio.run(run())} == {"OperationalError"}
 
 
+def test_a_row_that_no_version_here_knows_fails_nobody_else(
+    engine: Engine, reader: Engine, key: str, job_id: str
+) -> None:
+    odd = add_job(engine, "ann")
+    with session_scope(engine) as session:
+        session.execute(text("UPDATE jobs SET status = 'dreaming' WHERE id = :id"), {"id": odd})
+
+    async def run() -> list[Polled]:
+        hub = PollHub(reader)
+        return await asyncio.gather(*(hub.ask(poll(key, one)) for one in (job_id, odd, job_id)))
+
+    first, broken, last = asyncio.run(run())
+    assert [seen(one) for one in (first, last)] == [("ann", job_id)] * 2
+    with pytest.raises(ValueError, match="dreaming"):
+        _ = broken.job
+
+
+def test_one_failure_is_told_to_all_that_wait(database_url: str, free_port: int) -> None:
+    """Or each batch would wait for the database in its turn."""
+    away = make_reader(make_url(database_url).set(port=free_port).render_as_string(False))
+    connections: list[object] = []
+    event.listen(away, "do_connect", lambda *_: connections.append(_) or None)
+
+    async def run() -> list[Any]:
+        hub = PollHub(away)
+        asking = (hub.ask(poll("key", None)) for _ in range(3 * AT_ONCE))
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    assert {type(error).__name__ for error in asyncio.run(run())} == {"OperationalError"}
+    assert len(connections) <= 2
+
+
 def test_many_clients_get_their_own_answers_and_a_revoked_key_none(api: Api) -> None:
     bobs_key = api.bob.headers["Authorization"].removeprefix("Bearer ")
     jobs = {owner: [add_job(api.engine, owner) for _ in range(4)] for owner in ("ann", "bob")}

@@ -11,6 +11,7 @@ from service.db.jobs import JobRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
 from service.domain.status import MAX_ATTEMPTS, SHARD_ATTEMPTS, UnitKind, UnitState
+from tests.service.conftest import unit_states
 from tests.service.test_units import add, claim, get
 
 
@@ -176,4 +177,4 @@ def test_pending_units_are_cancelled_and_leased_ones_stay(engine: Engine, job_id
     assert claim(engine) is not None
     with session_scope(engine) as session:
         assert UnitRepository(session).cancel_pending(job_id) == 2
-        assert UnitRepository(session).states(job_id) == {"leased": 1, "cancelled": 2}
+        assert unit_states(session, job_id) == {"leased": 1, "cancelled": 2}

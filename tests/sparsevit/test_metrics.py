@@ -12,9 +12,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from sparsevit import metrics
 from sparsevit.errors import ConfigError
-from sparsevit.metrics import counts
+from sparsevit.metrics import packing
 from sparsevit.metrics.accuracy import hits
-from sparsevit.metrics.mean_iou import counts as counted
+from sparsevit.metrics.mean_iou import counts
 
 IOU = {"name": "miou", "kind": "mean_iou", "classes": [1, 2]}
 TOP1 = {"name": "top1", "kind": "accuracy", "top": 1}
@@ -23,7 +23,7 @@ TOP1 = {"name": "top1", "kind": "accuracy", "top": 1}
 def test_mean_iou_by_hand() -> None:
     labels = np.array([0, 0, 1, 1, 1, 2])
     predicted = np.array([0, 1, 1, 1, 2, 2])
-    state = counted(labels, predicted, 3)
+    state = counts(labels, predicted, 3)
     # class 1: 2 hits of 4 in the union; class 2: 1 of 2.
     assert metrics.value(state, IOU) == pytest.approx((2 / 4 + 1 / 2) / 2)
     assert metrics.details(state, IOU) == {"pixel_accuracy": pytest.approx(4 / 6)}
@@ -40,7 +40,7 @@ def test_mean_iou_is_that_of_the_confusion_matrix() -> None:
     union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
     expected = (np.diag(matrix) / union).mean()
     spec = {"kind": "mean_iou", "classes": list(range(7))}
-    assert metrics.value(counted(labels, predicted, 7), spec) == pytest.approx(expected, rel=1e-12)
+    assert metrics.value(counts(labels, predicted, 7), spec) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -53,7 +53,7 @@ def test_mean_iou_is_that_of_torchmetrics(seed: int) -> None:
         labels = rng.integers(0, 6, size, dtype=np.uint8)
         labels[rng.random(size) < 0.2] = 255
         predicted = np.where(rng.random(size) < 0.6, labels % 8, rng.integers(0, 8, size))
-        states.append(counted(labels, predicted, 9))
+        states.append(counts(labels, predicted, 9))
         theirs.update(torch.from_numpy(predicted).long(), torch.from_numpy(labels).long())
     spec = IOU | {"classes": list(range(9))}
     found = metrics.value(metrics.merge(states, spec), spec)
@@ -72,19 +72,19 @@ def test_accuracy_is_that_of_torchmetrics(top: int) -> None:
 
 def test_many_classes_in_few_bits() -> None:
     labels, predicted = np.array([[149, 149, 3], [149, 3, 3]], np.uint8)
-    right, labelled, found = counted(labels, predicted, 150)
+    right, labelled, found = counts(labels, predicted, 150)
     assert (right[149], labelled[149], found[149]) == (1, 2, 1)
     assert (right[3], labelled[3], found[3]) == (1, 1, 2)
     assert sum(right) == 2
 
 
 def test_ignored_labels_do_not_count() -> None:
-    state = counted(np.array([1, 255]), np.array([1, 2]), 3)
+    state = counts(np.array([1, 255]), np.array([1, 2]), 3)
     assert metrics.value(state, IOU) == 1.0
 
 
 def test_nothing_counted_is_zero() -> None:
-    empty = counted(np.array([255]), np.array([1]), 3)
+    empty = counts(np.array([255]), np.array([1]), 3)
     assert metrics.value(empty, IOU) == 0.0
     assert metrics.details(empty, IOU) == {"pixel_accuracy": 0.0}
     assert metrics.value([0, 0, 0], TOP1) == 0.0
@@ -94,8 +94,8 @@ def test_nothing_counted_is_zero() -> None:
 def test_shards_merge_in_any_order_to_the_whole() -> None:
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 3, (2, 400))
-    whole = counted(labels, predicted, 3)
-    shards = [counted(labels[i::7], predicted[i::7], 3) for i in range(7)]
+    whole = counts(labels, predicted, 3)
+    shards = [counts(labels[i::7], predicted[i::7], 3) for i in range(7)]
     assert metrics.merge(shards, IOU) == metrics.merge(shards[::-1], IOU) == whole
 
 
@@ -170,9 +170,9 @@ def test_joined_states_say_what_lists_of_them_say(spec: metrics.Spec) -> None:
 @pytest.mark.parametrize("most", [0, 2**31 - 1, 2**31, 2**62])
 def test_counts_are_unpacked_as_they_were_packed(most: int) -> None:
     array = np.array([[[0, most], [1, -most]]])
-    text = counts.packed(array)
+    text = packing.packed(array)
     assert json.loads(json.dumps(text)) == text
-    found = counts.unpacked(text)
+    found = packing.unpacked(text)
     assert (found.dtype, found.shape) == (np.int64, array.shape)
     assert (found == array).all()
 

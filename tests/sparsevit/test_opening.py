@@ -104,15 +104,20 @@ def test_a_checkpoint_is_not_read_through_a_link(tmp_path: Path, name: str) -> N
             read(path)
 
 
-def test_links_of_a_model_folder_lead_where_they_led_and_nowhere_else(tmp_path: Path) -> None:
-    """As in Hugging Face's cache: snapshots/REVISION/NAME to blobs/HASH."""
+def cached(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder of Hugging Face's cache and its blobs, "one" and "two"; its weights lead to "one"."""
     folder, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
     folder.mkdir(parents=True)
     blobs.mkdir()
     for name in ("one", "two"):
         save_file({"x": torch.zeros(1)}, str(blobs / name))
+    (folder / "model.safetensors").symlink_to(blobs / "one")
+    return folder, blobs
+
+
+def test_links_of_a_model_folder_lead_where_they_led_and_nowhere_else(tmp_path: Path) -> None:
+    folder, blobs = cached(tmp_path)
     weights = folder / "model.safetensors"
-    weights.symlink_to(blobs / "one")
     confine({str(folder): [str(folder), str(blobs / "one")]})
     assert list(read_checkpoint(folder)[0]) == ["x"]
     weights.unlink()
@@ -123,12 +128,8 @@ def test_links_of_a_model_folder_lead_where_they_led_and_nowhere_else(tmp_path: 
 
 def test_records_that_do_not_say_where_links_led_allow_the_cache_alone(tmp_path: Path) -> None:
     """Jobs of an older version."""
-    folder, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
-    folder.mkdir(parents=True)
-    blobs.mkdir()
-    save_file({"x": torch.zeros(1)}, str(blobs / "one"))
+    folder, blobs = cached(tmp_path)
     weights = folder / "model.safetensors"
-    weights.symlink_to(blobs / "one")
     confine_to({"checkpoint": {"path": str(folder), "files": {weights.name: {"size": 1}}}})
     assert list(read_checkpoint(folder)[0]) == ["x"]
     (blobs / "one").rename(tmp_path / "one")

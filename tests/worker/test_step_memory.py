@@ -61,7 +61,7 @@ def ended(row: Evaluation, rng: random.Random) -> Evaluation:
 
 def facts(log: EvaluationLog) -> tuple[object, ...]:
     histories = [repr(log.history(resolution)[:]) for resolution in (0, 1)]
-    return [*log], log.open, log.tally(), histories, [log.generations(one) for one in (0, 1)]
+    return [*log], log.open, log.totals(), histories, [log.generations(one) for one in (0, 1)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,14 +75,14 @@ def test_a_log_that_follows_says_what_one_of_all_rows_says(seed: int) -> None:
         known = log.last_settled
         log.follow([row for row in found if known is None or row.id > known.id])
         assert facts(log) == facts(EvaluationLog(rng.sample(found, len(found))))
-    assert log.tally().ended == len(log) == 40
+    assert log.totals().ended == len(log) == 40
     assert log.open == []
 
 
 def test_an_empty_log() -> None:
     log = EvaluationLog()
     assert (log.last_settled, log.open, len(log.history(0)), log.generations(0)) == (None, [], 0, 0)
-    assert (log.tally().best, log.tally().ended) == (None, 0)
+    assert (log.totals().best, log.totals().ended) == (None, 0)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_what_has_ended_is_read_once(engine: Engine, database: Database, job: Jo
         assert [*memory.evaluations(session)] == evaluations
         assert str(memory.units(session, database.job(job), 1, 0)) == str(units)
         anew = JobMemory(job.id)
-        assert {row.metric for row in anew.evaluations(session)[:6]} == {0.123}
+        assert {row.metric for row in [*anew.evaluations(session)][:6]} == {0.123}
 
 
 def test_what_is_under_way_is_read_anew(engine: Engine, database: Database, job: Job) -> None:
