@@ -25,8 +25,8 @@ def confine_to(files: Mapping[str, Mapping[str, Any] | None]) -> None:
     places: dict[str, set[str]] = {}
     for record in files.values():
         if record is not None:
-            files = record.get("files", {}).values()
-            links = {facts["path"] for facts in files if "path" in facts} or _cached(record)
+            inner = record.get("files", {}).values()
+            links = {facts["path"] for facts in inner if "path" in facts} or _cached(record)
             places.setdefault(record["path"], set()).update({record["path"]} | links)
     confine(places)
 
