@@ -14,7 +14,8 @@ from service.domain.records import Ending, Evaluation, Proposal
 from service.domain.status import EvaluationState
 
 _EVALUATIONS = table_of(EvaluationRow)
-_READ = [column for column in _EVALUATIONS.c if column.name != "folds"]
+_READ = [_EVALUATIONS.c[name] for name in Evaluation.__slots__]
+_STATE = Evaluation.__slots__.index("state")
 _END = (
     update(_EVALUATIONS)
     .where(
@@ -29,9 +30,10 @@ _END = (
 
 
 def _evaluation(row: Row[Any]) -> Evaluation:
-    fields = dict(row._mapping)
-    fields["state"] = EvaluationState(fields["state"])
-    return Evaluation(**fields)
+    # A step reads a whole generation: by place, which is several times quicker than by name.
+    fields = [*row]
+    fields[_STATE] = EvaluationState(fields[_STATE])
+    return Evaluation(*fields)
 
 
 class EvaluationRepository:

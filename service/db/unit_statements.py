@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import JSON, bindparam, text
 
 # The next unit in fair order is picked first, and only then is it asked whether it may run now: a
 # measurement that waits for a quiet device keeps its turn, and the device drains for it. `live` is
@@ -33,6 +33,28 @@ CLAIM = text(
     RETURNING units.*
     """
 ).bindparams(bindparam("live"), bindparam("quiet"))
+
+# Two claims for one device see each other's lease; the lock ends with the transaction.
+LOCK_DEVICE = text("SELECT pg_advisory_xact_lock(hashtextextended(:device_uuid, 0))")
+
+# leased -> done, and counted; no row where the attempt holds the lease no longer.
+FINISH = text(
+    """
+    WITH held AS (
+        UPDATE units SET
+            state = 'done', finished_at = clock_timestamp(), lease_until = NULL,
+            result = :result, error = NULL
+        WHERE id = :unit_id AND attempt = :attempt AND state = 'leased'
+        RETURNING kind, extract(epoch FROM finished_at - started_at)::float AS seconds
+    ), counted AS (
+        INSERT INTO tallies (name, kind, outcome, count, seconds)
+        SELECT 'unit', kind, 'done', 1, seconds FROM held
+        ON CONFLICT (name, kind, outcome) DO UPDATE SET
+            count = tallies.count + excluded.count, seconds = tallies.seconds + excluded.seconds
+    )
+    SELECT kind FROM held
+    """
+).bindparams(bindparam("result", type_=JSON))
 
 # Whether a step has nothing to do but to wait: live units, none that failed, and nobody cancels.
 UNDER_WAY = text(

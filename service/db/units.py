@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.db.models import JobRow, UnitRow, table_of
 from service.db.tallies import TallyRepository
-from service.db.unit_statements import CLAIM, UNDER_WAY
+from service.db.unit_statements import CLAIM, FINISH, LOCK_DEVICE, UNDER_WAY
 from service.domain.records import Json, Unit
 from service.domain.status import (
     MAX_ATTEMPTS,
@@ -92,9 +92,7 @@ class UnitRepository:
         Jobs take turns: the one whose last claim is oldest comes first. A unit that times something
         is leased only while no other unit is leased on that very device, and no other beside it.
         """
-        # Two claims for one device see each other's lease; the lock ends with the transaction.
-        lock = func.pg_advisory_xact_lock(func.hashtextextended(device_uuid, 0))
-        self._session.execute(select(lock))
+        self._session.execute(LOCK_DEVICE, {"device_uuid": device_uuid})
         parameters = {
             "live": list(_LIVE),
             "quiet": list(QUIET_KINDS),
@@ -121,7 +119,11 @@ class UnitRepository:
 
     def finish(self, unit_id: int, attempt: int, result: Json) -> bool:
         """leased -> done. False: the attempt holds the lease no longer, the result is refused."""
-        return self._leave(unit_id, attempt, UnitState.DONE, {"result": result, "error": None})
+        held = {"unit_id": unit_id, "attempt": attempt, "result": result}
+        if self._session.scalar(FINISH, held) is not None:
+            return True
+        self._count_fenced(unit_id)
+        return False
 
     def fail(self, unit_id: int, attempt: int, error: Json, retry: bool) -> bool:
         """leased -> failed; with `retry` -> pending, until it has failed as often as it may: it is
@@ -153,7 +155,8 @@ class UnitRepository:
 
     def cancel(self, unit_id: int, attempt: int) -> bool:
         """leased -> cancelled, after a heartbeat said so."""
-        return self._leave(unit_id, attempt, UnitState.CANCELLED, {})
+        values = {"state": UnitState.CANCELLED, "finished_at": _CLOCK, "lease_until": None}
+        return self._let_go(unit_id, attempt, values)
 
     def cancel_pending(self, job_id: str) -> int:
         """Cancels a job's pending units and returns their number.
@@ -254,10 +257,6 @@ class UnitRepository:
             _UNITS.c.state == UnitState.LEASED,
         )
 
-    def _leave(self, unit_id: int, attempt: int, state: UnitState, values: dict[str, Any]) -> bool:
-        leaving = {"state": state, "finished_at": _CLOCK, "lease_until": None}
-        return self._let_go(unit_id, attempt, {**leaving, **values})
-
     def _let_go(
         self, unit_id: int, attempt: int, values: dict[str, Any], outcome: str | None = None
     ) -> bool:
@@ -269,9 +268,13 @@ class UnitRepository:
             retried = "retried" if row.state == UnitState.PENDING else row.state
             self._count([(row.kind, outcome or retried, row.seconds)])
             return True
+        self._count_fenced(unit_id)
+        return False
+
+    def _count_fenced(self, unit_id: int) -> None:
+        """A write that came too late; not of a unit whose job is deleted."""
         kinds = self._session.scalars(select(_UNITS.c.kind).where(_UNITS.c.id == unit_id))
         self._count((kind, "fenced", 0.0) for kind in kinds)
-        return False
 
     def _count(self, outcomes: Iterable[tuple[str, str, float]]) -> None:
         TallyRepository(self._session).add("unit", outcomes)

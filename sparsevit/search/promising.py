@@ -97,8 +97,9 @@ class _Costs:
         return self.whole - self._shared_ms[np.arange(len(self._genes)), self._shared]
 
     def share(self, taken: int) -> None:
-        same = np.logical_and.accumulate(self._genes == self._genes[taken], axis=1).sum(axis=1)
-        self._shared = np.maximum(self._shared, same)
+        differs = np.ones((len(self._genes), self._genes.shape[1] + 1), bool)
+        np.not_equal(self._genes, self._genes[taken], out=differs[:, :-1])
+        self._shared = np.maximum(self._shared, differs.argmax(axis=1))
 
 
 class Front:

@@ -32,8 +32,7 @@ class _Fit:
     """One choice of widths and noise, and how well it explains the evaluations."""
 
     widths: tuple[float, float]
-    inverse: np.ndarray
-    weights: np.ndarray
+    covariance: np.ndarray
     scale: float
     log_likelihood: float
 
@@ -46,11 +45,16 @@ class Surrogate:
         self._genes, self._mean = genes, float(np.mean(metric))
         self._spread = float(np.std(metric)) or 1.0
         z = (metric - self._mean) / self._spread
-        fits = []
-        for widths in product(WIDTHS, GENE_WIDTHS):
-            k = _covariance(genes, genes, *widths)
-            fits += [_fitted(k, z, widths, noise) for noise in NOISES]
+        of_all = {width: _of_all(genes, genes, width) for width in WIDTHS}
+        of_each = {width: _of_each(genes, genes, width) for width in GENE_WIDTHS}
+        fits = [
+            _fitted(1 + of_each[widths[1]] + of_all[widths[0]], z, widths, noise)
+            for widths in product(WIDTHS, GENE_WIDTHS)
+            for noise in NOISES
+        ]
         self._best = max(fits, key=lambda fit: fit.log_likelihood)
+        self._inverse = np.linalg.inv(self._best.covariance)
+        self._weights = self._inverse @ z
 
     def predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the metric of each config: float [m], [m]."""
@@ -61,29 +65,40 @@ class Surrogate:
     def _predict(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         best = self._best
         k = _covariance(genes, self._genes, *best.widths)
-        explained = np.einsum("ij,ij->i", k @ best.inverse, k)
+        explained = np.einsum("ij,ij->i", k @ self._inverse, k)
         variance = best.scale * np.maximum(2 + genes.shape[1] - explained, 0)
-        return self._mean + self._spread * (k @ best.weights), self._spread * np.sqrt(variance)
+        return self._mean + self._spread * (k @ self._weights), self._spread * np.sqrt(variance)
 
 
 def _fitted(k: np.ndarray, z: np.ndarray, widths: tuple[float, float], noise: float) -> _Fit:
     k = k + noise * np.eye(len(z))
-    inverse = np.linalg.inv(k)
-    weights = inverse @ z
+    # The factor of k with z as one more row: that row is z by the factor of k, which is all that is
+    # needed of its inverse. Of the new corner only that it is large enough matters.
+    corner = 2 * z @ z / noise + 1
+    factor = np.linalg.cholesky(np.block([[k, z[:, None]], [z, corner]]))
     # The scale under which the metrics are likeliest has a closed form.
-    scale = max(float(z @ weights) / len(z), 1e-12)
-    fitting = -0.5 * (len(z) * np.log(scale) + np.linalg.slogdet(k)[1])
-    return _Fit(widths, inverse, weights, scale, float(fitting))
+    scale = max(float(factor[-1, :-1] @ factor[-1, :-1]) / len(z), 1e-12)
+    log_determinant = 2 * np.log(np.diag(factor)[:-1]).sum()
+    fitting = -0.5 * (len(z) * np.log(scale) + log_determinant)
+    return _Fit(widths, k, scale, float(fitting))
 
 
 def _covariance(a: np.ndarray, b: np.ndarray, width: float, gene_width: float) -> np.ndarray:
     """[len(a), len(b)]; of a config with itself 2 + the number of genes: of a constant, of the
     function of all genes, and of one of each gene."""
+    return 1 + _of_each(a, b, gene_width) + _of_all(a, b, width)
+
+
+def _of_each(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    # As a product of matrices: of each gene by a table of levels.
     levels = np.arange(MAX_LEVEL + 1)
-    # As products of matrices: of each gene by a table of levels, squared distances by (x - y)^2.
-    of_gene = np.exp(-((levels[:, None] - levels) ** 2) / (2 * gene_width**2))
+    of_gene = np.exp(-((levels[:, None] - levels) ** 2) / (2 * width**2))
     has_level = (a[:, :, None] == levels).reshape(len(a), -1).astype(np.float64)
-    of_each = has_level @ of_gene[b].reshape(len(b), -1).T
+    return has_level @ of_gene[b].reshape(len(b), -1).T
+
+
+def _of_all(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     x, y = a.astype(np.float64), b.astype(np.float64)
+    # Squared distances by (x - y)^2.
     squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
-    return 1 + of_each + np.exp(-squares / (2 * width**2))
+    return np.exp(-squares / (2 * width**2))
