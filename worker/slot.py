@@ -26,6 +26,7 @@ from sparsevit.errors import DeviceBusy
 from sparsevit.latency.quiet import DeviceLock
 from worker.leases import Leases
 from worker.protocol import DEVICE_PROCESS_DIED
+from worker.requests import unit_fields
 from worker.supervisor import (
     DeviceProcess,
     DeviceUnavailable,
@@ -135,7 +136,7 @@ class DeviceSlot:
             unit = self._leases.claim(device["model"], device["uuid"])
             if unit is None:
                 return False
-            with about(job=unit.job_id, unit=unit.id, attempt=unit.attempt):
+            with about(**unit_fields(unit)):
                 self._do(unit, held, lock)
         self._ended(unit.job_id)
         return True

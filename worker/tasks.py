@@ -19,6 +19,7 @@ from service.db.latency_maps import LatencyMapRepository
 from service.db.receipts import ReceiptRepository
 from service.db.session import session_scope
 from service.db.units import UnitRepository
+from service.domain.logs import about
 from service.domain.records import Job, LatencyMapRecord, Unit
 from service.domain.status import TRAINING_KINDS, JobStatus, Stage, UnitKind
 from sparsevit.search.latency_map import LatencyMap
@@ -67,16 +68,23 @@ def advance(
             if job is None or job.status.terminal:
                 memory.forget(job_id)
                 return added
-            known = memory.of(job_id)
-            decision = _decide(session, job, known)
+            with about(request_id=job.request_id):
+                decision = _step(session, store, job, memory.of(job_id))
             if decision == WAIT:
                 return added
-            _apply(session, job, decision)
-            _tidy(session, store, job, decision)
-            # While the job is locked, as all that touches what is known of it. Should the commit fail,
-            # the next step comes to the same folds.
-            known.keep(job, decision.endings)
         added += [job.device] * len(decision.units)
+
+
+def _step(session: Session, store: ArtefactStore, job: Job, memory: JobMemory) -> Decision:
+    """Of a job that is locked; WAIT changes nothing."""
+    decision = _decide(session, job, memory)
+    if decision != WAIT:
+        _apply(session, job, decision)
+        _tidy(session, store, job, decision)
+        # While the job is locked, as all that touches what is known of it. Should the commit fail,
+        # the next step comes to the same folds.
+        memory.keep(job, decision.endings)
+    return decision
 
 
 def _decide(session: Session, job: Job, memory: JobMemory) -> Decision:
@@ -91,7 +99,7 @@ def _decide(session: Session, job: Job, memory: JobMemory) -> Decision:
         raise  # of this moment, not of the rows
     except Exception:
         # The same rows give the same error for ever: a job must end, not be stepped on for ever.
-        logger.exception("the next step of a job failed", extra={"job_id": job.id})
+        logger.exception("the next step of %s failed", job.id)
         return Decision(end=End(JobStatus.FAILED, error=INTERNAL))
 
 

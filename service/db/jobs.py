@@ -76,6 +76,7 @@ class JobRepository:
         *,
         fingerprint: str | None = None,
         dry_run: bool = False,
+        request_id: str | None = None,
     ) -> Job:
         """Inserts a queued job."""
         statement = (
@@ -92,6 +93,7 @@ class JobRepository:
                 metadata=metadata,
                 fingerprint=fingerprint,
                 dry_run=dry_run,
+                request_id=request_id,
             )
             .returning(*JOBS.c)
         )

@@ -65,6 +65,7 @@ class JobRow(Base):
     stage: Mapped[str | None]
     version: Mapped[int] = mapped_column(server_default="1")
     dry_run: Mapped[bool] = mapped_column(server_default=false())
+    request_id: Mapped[str | None]
     request: Mapped[Document] = mapped_column(JSON)
     fingerprint: Mapped[str | None]
     checkpoint_file: Mapped[Document | None] = mapped_column(JSONB(none_as_null=True))

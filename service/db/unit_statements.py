@@ -30,7 +30,7 @@ CLAIM = text(
         WHERE other.state = 'leased' AND other.device_uuid = :device_uuid
           AND (other.kind = ANY(:quiet) OR next.kind = ANY(:quiet))
     )
-    RETURNING units.*
+    RETURNING units.*, (SELECT request_id FROM jobs WHERE jobs.id = units.job_id) AS request_id
     """
 ).bindparams(bindparam("live"), bindparam("quiet"))
 

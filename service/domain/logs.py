@@ -42,6 +42,11 @@ def about(**fields: Any) -> Iterator[None]:
         _ABOUT.reset(token)
 
 
+def written_about(field: str) -> Any:
+    """What lines that are written here carry as that field; None where they carry none."""
+    return _ABOUT.get().get(field)
+
+
 def configure(level: str, log_format: LogFormat, **always: Any) -> None:
     """A process writes its log to standard error: its own lines from `level` up, other packages'
     warnings. `always`: fields of every line."""

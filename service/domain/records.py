@@ -72,6 +72,7 @@ class Job:
     `weights` {"sha256", "source"} of the last weights it made (None: it runs on the checkpoint).
     `resolutions`: of a job with several inputs, {"input", "latency_map_key", "latency", "reachable",
     "planned", "stop"} of each; the columns of the same name are then those of the first one.
+    `request_id` is that of the POST which it comes from.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Job:
     stage: Stage | None
     version: int
     dry_run: bool
+    request_id: str | None
     request: Json
     fingerprint: str | None
     checkpoint_file: Json | None
@@ -124,7 +126,8 @@ class Unit:
     `attempt` is the fencing token: it grows with every claim, and a write that names an older one
     is refused. `failures` counts the attempts that were lost or failed; `postponed` those that were put
     off until `not_before`, as their device was never quiet. `device` is the device model the unit
-    needs (None: any); `device_uuid` the very device that holds it.
+    needs (None: any); `device_uuid` the very device that holds it. `request_id` is its job's; who
+    claims it is told.
     """
 
     id: int
@@ -149,6 +152,7 @@ class Unit:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from service.domain.errors import (
     TooManyJobs,
     ValidationFailed,
 )
+from service.domain.logs import written_about
 from service.domain.records import Device, DryRun, Job, Json, Worker, new_job_id
 from service.domain.request import SearchRequest
 from service.domain.specs import BUILTIN_DIGITS
@@ -223,6 +224,7 @@ def _add(session: Session, asked: _Asked, dry_run: bool = False) -> Job:
         asked.metadata,
         fingerprint=asked.fingerprint,
         dry_run=dry_run,
+        request_id=written_about("request_id"),
     )
     UnitRepository(session).add(job.id, UnitKind.INSPECT, {}, device=asked.device)
     return job

@@ -98,6 +98,7 @@ def job(**changes: Any) -> Job:
         stage=Stage.INSPECT,
         version=1,
         dry_run=False,
+        request_id=None,
         request=request(),
         fingerprint=None,
         checkpoint_file=None,
