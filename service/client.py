@@ -211,7 +211,7 @@ class Client:
                 yield
         except RemoteError as error:
             # NOT_FOUND: a service of before there were events.
-            if error.code != "NOT_FOUND" and not error.passing:
+            if error.code not in ("NOT_FOUND", "TOO_MANY_STREAMS") and not error.passing:
                 raise
         while True:
             yield

@@ -76,7 +76,7 @@ def _parts(settings: Settings) -> Context:
         ),
         jobs=JobService(engine, celery),
         artefacts=ArtefactStore(settings.artifact_root),
-        events=EventHub(engine),
+        events=EventHub(engine, settings.open_streams),
         polls=PollHub(reader),
     )
 

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     measure_again_seconds: Annotated[tuple[float, ...], NoDecode] = (60.0, 300.0, 1200.0)
     evaluation_cache_days: float = Field(30.0, gt=0, le=3650)
     open_jobs: int = Field(1000, ge=1, le=1_000_000)
+    open_streams: int = Field(100, ge=1, le=1_000_000)
     evaluation_cache_mb: float = Field(1024.0, gt=0, le=2**20)
     device_memory_mb: float | None = Field(None, gt=0, le=2**30)
     host: str = Field("127.0.0.1", min_length=1)

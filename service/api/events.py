@@ -15,7 +15,7 @@ from service.api.context import Context, context, only_query
 from service.api.described import JobId, problems
 from service.api.plain import timestamp
 from service.api.streams import EventHub
-from service.domain.errors import JobNotFound
+from service.domain.errors import JobNotFound, TooManyStreams
 from service.domain.events import JobEvent
 
 HEARTBEAT_SECONDS = 15.0
@@ -48,7 +48,7 @@ router = APIRouter(tags=["jobs"])
             "description": "The events.",
         },
         204: {"description": "The job has ended, and you have seen its last event."},
-        **problems(JobNotFound),
+        **problems(JobNotFound, TooManyStreams),
     },
     dependencies=[Depends(only_query())],
     summary="Watch a job",
@@ -74,18 +74,19 @@ def get_events(
     generation are kept. The stream ends after ten minutes at the latest: connect again with
     `Last-Event-ID`, as browsers do by themselves.
     """
+    parts.events.check_room(owner)
     seen = int(last_event_id or 0)
     job, past = parts.jobs.events(owner, job_id, seen)
     if job.status.terminal and not past:
         # Tells a browser not to connect again.
         return Response(status_code=204)
     seen = past[-1].id if past else seen
-    stream = _stream(parts.events, job.id, past, seen)
+    stream = _stream(parts.events, owner, job.id, past, seen)
     return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
 
 async def _stream(
-    hub: EventHub, job_id: str, past: Sequence[JobEvent], seen: int
+    hub: EventHub, owner: str, job_id: str, past: Sequence[JobEvent], seen: int
 ) -> AsyncIterator[str]:
     """The lines of a stream; what is asked of the database, the hub asks in a thread."""
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
@@ -95,7 +96,7 @@ async def _stream(
             return
     now = asyncio.get_running_loop().time
     end = now() + LIFETIME_SECONDS
-    async with hub.listen(job_id, seen) as queue:
+    async with hub.listen(owner, job_id, seen) as queue:
         while (left := end - now()) > 0:
             try:
                 event = await asyncio.wait_for(queue.get(), min(HEARTBEAT_SECONDS, left))

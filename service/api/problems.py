@@ -28,11 +28,11 @@ from service.domain.errors import (
     Forbidden,
     IdempotencyKeyInFlight,
     IdempotencyKeyInvalid,
+    LimitReached,
     MalformedJson,
     NotFound,
     RequestError,
     ServiceError,
-    TooManyJobs,
     Unauthenticated,
     UnsupportedMediaType,
     ValidationFailed,
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
-JOBS_RETRY_SECONDS = 60
+LIMIT_RETRY_SECONDS = 60
 TYPE_PREFIX = "urn:sparsevit:problem:"
 INSTANCE_PREFIX = "urn:sparsevit:request:"
 EXAMPLE_ID = "3f0c2a6d9b8e4a57b1f2d6e08c7a9153"
@@ -56,7 +56,7 @@ _STATUS: tuple[tuple[type[ServiceError], HTTPStatus], ...] = (
     (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
-    (TooManyJobs, HTTPStatus.TOO_MANY_REQUESTS),
+    (LimitReached, HTTPStatus.TOO_MANY_REQUESTS),
     (NotFound, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -169,8 +169,8 @@ def _service_error(request: Request, error: Exception) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="sparsevit"'
     if isinstance(error, IdempotencyKeyInFlight):
         headers["Retry-After"] = "1"
-    if isinstance(error, TooManyJobs):
-        headers["Retry-After"] = str(JOBS_RETRY_SECONDS)
+    if isinstance(error, LimitReached):
+        headers["Retry-After"] = str(LIMIT_RETRY_SECONDS)
     if isinstance(error, DatabaseUnavailable):
         headers["Retry-After"] = str(RETRY_SECONDS)
     if isinstance(error, BodyTooLarge | MalformedJson | UnsupportedMediaType):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.db.events import EventRepository
 from service.db.session import session_scope
+from service.domain.errors import TooManyStreams
 from service.domain.events import JobEvent
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,13 @@ Queue = asyncio.Queue[JobEvent]
 
 
 class EventHub:
-    """The listeners of one process. It polls only while there are any; for one event loop."""
+    """The listeners of one process, so many of an owner at most. It polls only while there are any;
+    for one event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, most_of_owner: int) -> None:
         self._engine = engine
+        self._most_of_owner = most_of_owner
+        self._of_owner: Counter[str] = Counter()
         self._queues: dict[str, set[Queue]] = {}
         self._seen: dict[str, int] = {}
         self._poller: asyncio.Task[None] | None = None
@@ -41,8 +46,21 @@ class EventHub:
         """How many there are now."""
         return sum(len(queues) for queues in self._queues.values())
 
+    def check_room(self, owner: str) -> None:
+        """Called before an answer begins: a stream that is refused later has no status to say so.
+        Requests that ask at the same moment may all be let in.
+
+        Raises:
+            TooManyStreams: the owner has as many as one may have.
+        """
+        if self._of_owner[owner] >= self._most_of_owner:
+            raise TooManyStreams(
+                f"{self._most_of_owner} of your event streams are open, which is the limit "
+                "(OPEN_STREAMS): close one, or poll GET /jobs/{id}"
+            )
+
     @asynccontextmanager
-    async def listen(self, job_id: str, seen: int) -> AsyncIterator[Queue]:
+    async def listen(self, owner: str, job_id: str, seen: int) -> AsyncIterator[Queue]:
         """A queue of the job's events that follow the one of id `seen`, in order.
 
         It may hold events up to `seen` as well: the listener passes over these. The queue has no
@@ -51,11 +69,14 @@ class EventHub:
         queue: Queue = asyncio.Queue()
         self._queues.setdefault(job_id, set()).add(queue)
         self._seen[job_id] = min(seen, self._seen.get(job_id, seen))
+        self._of_owner[owner] += 1
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
         try:
             yield queue
         finally:
+            self._of_owner[owner] -= 1
+            self._of_owner += Counter()  # forgets who has none
             self._queues[job_id].discard(queue)
             if not self._queues[job_id]:
                 del self._queues[job_id], self._seen[job_id]

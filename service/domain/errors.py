@@ -15,7 +15,9 @@
     │   └── IdempotencyKeyReused   IDEMPOTENCY_KEY_REUSED
     ├── Unauthenticated            UNAUTHENTICATED
     ├── Forbidden                  FORBIDDEN
-    ├── TooManyJobs                TOO_MANY_JOBS
+    ├── LimitReached               the owner has as much of something as one may have
+    │   ├── TooManyJobs            TOO_MANY_JOBS
+    │   └── TooManyStreams         TOO_MANY_STREAMS
     ├── DatabaseUnavailable        DATABASE_UNAVAILABLE
     ├── NotFound                   what was asked for is not there, or not the caller's
     │   ├── JobNotFound            JOB_NOT_FOUND
@@ -149,10 +151,22 @@ class Forbidden(ServiceError):
     code = "FORBIDDEN"
 
 
-class TooManyJobs(ServiceError):
+class LimitReached(ServiceError):
+    """The owner has as much of something as one may have."""
+
+    code = "LIMIT_REACHED"
+
+
+class TooManyJobs(LimitReached):
     """The owner has as many jobs under way as one may have."""
 
     code = "TOO_MANY_JOBS"
+
+
+class TooManyStreams(LimitReached):
+    """The owner has as many event streams open as one may have."""
+
+    code = "TOO_MANY_STREAMS"
 
 
 class DatabaseUnavailable(ServiceError):

@@ -253,13 +253,13 @@ def test_one_poller_asks_for_all_and_rests_when_nobody_listens(engine: Engine) -
     (queued,) = events(engine, job_id)
 
     async def listen() -> list[list[int]]:
-        hub = EventHub(engine)
+        hub = EventHub(engine, 2)
         assert hub.listeners == 0
-        async with hub.listen(job_id, queued.id) as early:
+        async with hub.listen("ann", job_id, queued.id) as early:
             run_to_its_end(engine, job_id)
             first = await asyncio.wait_for(early.get(), 10)
             # Who comes later and has seen less gets all of it nonetheless.
-            async with hub.listen(job_id, 0) as late:
+            async with hub.listen("ann", job_id, 0) as late:
                 assert hub.listeners == 2
                 some = [(await asyncio.wait_for(late.get(), 10)).id for _ in range(6)]
         assert hub.listeners == 0

@@ -16,6 +16,7 @@ from service.api.problems import Problem, status_of
 from service.domain import errors
 from service.domain.errors import (
     Conflict,
+    LimitReached,
     NotFound,
     RequestError,
     ServiceError,
@@ -34,7 +35,7 @@ OPERATIONS = {
     for operations in DOCUMENT["paths"].values()
     for operation in operations.values()
 }
-GROUPS = (ServiceError, RequestError, NotFound, Conflict)
+GROUPS = (ServiceError, RequestError, NotFound, Conflict, LimitReached)
 """Errors that only stand above others; SettingsError answers no request."""
 
 
