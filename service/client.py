@@ -13,14 +13,15 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 import httpx
 
-from service.domain.errors import FieldError, ServiceError
+from service.domain.errors import ServiceError
 from service.domain.events import read_stream
 from service.domain.records import Json
+from service.remote_errors import RemoteError, remote_error
 
 __all__ = ["Client", "RemoteError", "ServiceError"]
 
@@ -31,31 +32,6 @@ STREAM_SECONDS = 60.0
 """A stream of events that was silent for so long is lost: the service sends something every 15."""
 
 TERMINAL = ("succeeded", "failed", "cancelled")
-
-
-class RemoteError(ServiceError):
-    """What the service answered instead of a result, or that it did not answer.
-
-    `code` is the API's, or UNREACHABLE; `errors` names the fields that were refused.
-    """
-
-    def __init__(
-        self,
-        code: str,
-        message: str,
-        status: int | None = None,
-        errors: tuple[FieldError, ...] = (),
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
-        self.errors = errors
-
-    @property
-    def passing(self) -> bool:
-        """Whether the service is away, or busy with this: the same request may get an answer later."""
-        away = self.code == "UNREACHABLE" or self.status == httpx.codes.SERVICE_UNAVAILABLE
-        return away or self.code == "IDEMPOTENCY_KEY_IN_FLIGHT"
 
 
 class Client:
@@ -130,7 +106,7 @@ class Client:
             with self._http.stream("GET", path) as answer:
                 if not answer.is_success:
                     answer.read()
-                    raise _remote_error(answer)
+                    raise remote_error(answer)
                 with part.open("wb") as written:
                     for piece in answer.iter_bytes():
                         written.write(piece)
@@ -227,7 +203,7 @@ class Client:
                     raise RemoteError("NO_MORE_EVENTS", "the job has ended")
                 if not answer.is_success:
                     answer.read()
-                    raise _remote_error(answer)
+                    raise remote_error(answer)
                 yield from read_stream(answer.iter_lines())
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
@@ -280,7 +256,7 @@ class Client:
             raise self._unreachable(error) from error
         if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
             return answer
-        raise _remote_error(answer)
+        raise remote_error(answer)
 
     def _unreachable(self, error: httpx.HTTPError) -> RemoteError:
         return RemoteError(
@@ -297,19 +273,6 @@ class Client:
         if not isinstance(value, dict):
             raise RemoteError("NOT_THIS_SERVICE", f"{self._http.base_url} is another service")
         return value
-
-
-def _remote_error(answer: httpx.Response) -> RemoteError:
-    """The error a problem+json answer describes; something plain where it is none."""
-    status = answer.status_code
-    try:
-        problem: Any = answer.json()
-        errors = tuple(
-            FieldError(item["pointer"], item["code"], item["message"]) for item in problem["errors"]
-        )
-        return RemoteError(problem["code"], problem["detail"], status, errors)
-    except (ValueError, KeyError, TypeError):
-        return RemoteError(f"HTTP_{status}", f"the answer was HTTP {status}", status)
 
 
 def _part(text: str) -> str:
