@@ -103,9 +103,24 @@ def _verdicts(
     found = []
     for name in plan.budgets:
         uniform, searched = (rows[sparse_for(plan.rows, kind, name).name] for kind in SPARSE)
-        for better, worse in ((searched, rows[name]), (uniform, rows[name]), (searched, uniform)):
+        uniforms = [row for row in rows.values() if row["kind"] == "uniform"]
+        beside = _as_slow(searched, uniforms, scope) or uniform
+        for better, worse in ((searched, rows[name]), (uniform, rows[name]), (searched, beside)):
             found.append(_verdict(better, worse, scope))
     return found
+
+
+def _as_slow(
+    searched: Mapping[str, Any], uniforms: Sequence[Mapping[str, Any]], scope: str
+) -> Mapping[str, Any] | None:
+    """The fastest uniform row that is no faster, if there is one. Uniform ratios come in steps: the
+    densest one within a budget may be much faster than what was searched for it."""
+
+    def ms(row: Mapping[str, Any]) -> float:
+        return float(row["latency_ms"][scope]["mean"])
+
+    slower = [row for row in uniforms if ms(searched) <= SAME_LATENCY * ms(row)]
+    return min(slower, key=ms, default=None)
 
 
 def _verdict(one: Mapping[str, Any], other: Mapping[str, Any], scope: str) -> dict[str, Any]:

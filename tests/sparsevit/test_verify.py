@@ -13,7 +13,7 @@ from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.meter import measure_many
 from sparsevit.search.result import Scores, uniform_document
 from sparsevit.search.verify import MEASUREMENTS, Finalist, Verification
-from tests.sparsevit.test_meter import FakeClock
+from tests.sparsevit.fake_clock import FakeClock
 
 
 def finalist(
