@@ -7,6 +7,7 @@ import pytest
 import sparsevit
 from sparsevit import metrics
 from sparsevit.errors import BudgetUnreachable, ConfigError, DenseMetricMismatch
+from sparsevit.search.evolution import EvolutionSettings
 from sparsevit.search.run import SearchResult, run_search
 from sparsevit.search.steps import Session
 from sparsevit.training.settings import recommended
