@@ -122,7 +122,7 @@ def test_the_same_seed_undisturbed_has_the_same_candidates_and_metrics(
     assert database.wait_for_end(job).status == JobStatus.CANCELLED
     check_evaluations(database, job)
     one, other = (
-        [(row.genes, row.metric) for row in database.evaluations(same)]
+        [(row.genes, row.state, row.metric) for row in database.evaluations(same)]
         for same in (job, searched["killed"])
     )
     assert one == other
@@ -174,10 +174,14 @@ def keep_the_map_of(database: Database, job: Job) -> None:
 
 
 def check_evaluations(database: Database, job: Job) -> None:
-    """Every candidate is evaluated, and counted once."""
+    """Every candidate is evaluated, or dropped by racing, and counted once."""
     found = database.evaluations(job)
     assert len(found) == len({row.config_key for row in found}) == 15
-    assert {row.state for row in found} == {EvaluationState.DONE}
+    # Who races against whom hangs on the latency map, which is measured: any of them may be dropped,
+    # but not of the first generation, which does not race.
+    first = [row for row in found if row.generation == 0]
+    assert {row.state for row in first} == {EvaluationState.DONE}
+    assert {row.state for row in found} <= {EvaluationState.DONE, EvaluationState.DROPPED}
     assert database.job(job).progress["done"] == 15
 
 
