@@ -35,14 +35,22 @@ def unit_request(
     arguments = session_arguments(job.request, files, inspection)
     if job.weights is not None:
         arguments = on_own_weights(arguments, job.weights, ArtefactStore(root))
-    about = unit_fields(unit)
-    return {"kind": unit.kind, "session": arguments, "payload": payload, "about": about}
+    return {
+        "kind": unit.kind,
+        "session": arguments,
+        "payload": payload,
+        "about": unit_fields(unit),
+    }
 
 
 def unit_fields(unit: Unit) -> dict[str, Any]:
     """What lines of the log that are about a unit carry; see service.domain.logs."""
-    about = {"job": unit.job_id, "unit": unit.id, "attempt": unit.attempt}
-    return about | {"request_id": unit.request_id}
+    return {
+        "job": unit.job_id,
+        "unit": unit.id,
+        "attempt": unit.attempt,
+        "request_id": unit.request_id,
+    }
 
 
 def session_arguments(
