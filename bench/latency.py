@@ -75,6 +75,7 @@ def maps(
     results, checks, rows = {}, [], []
     for size in sizes:
         found = one_map(device, size, threads, quick)
+        print(f"{device}, {size} px: off by {found['model']['mean_error']:.1%}", flush=True)
         results[str(size)] = found
         for scope in SCOPES:
             one = found[scope]
@@ -107,6 +108,7 @@ def one_map(device: str, size: int, threads: int, quick: bool) -> dict[str, Any]
     start = time.perf_counter()
     latency_map = LatencyMap.from_dict(session.calibrate()["map"])
     seconds = time.perf_counter() - start
+    print(f"{device}, {size} px: a map in {seconds:.0f} s; whole models follow", flush=True)
     space = search_space(session.inspect(), None)
     genes = space.sample(np.random.default_rng(1), 4 if quick else CONFIGS)
     found: dict[str, Any] = {

@@ -20,6 +20,7 @@ from sparsevit.latency.accuracy import verified
 from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.meter import measure_many
 from sparsevit.latency.modes import as_mode
+from sparsevit.latency.sampling import FEWEST_ROUNDS
 from sparsevit.search.latency_map import LatencyMap, map_key
 from sparsevit.search.space import SearchSpace
 from sparsevit.sparsity.config import Genes, SparsityConfig, kept_windows
@@ -34,6 +35,8 @@ WHOLE_RUNS = 20
 """Whole models that a map is checked against."""
 BACKBONE_RUNS = 4
 WHOLE_SAMPLES = 12
+WHOLE_ROUNDS = 6
+"""Made whatever the time. Fewer than an interval needs: 20 configs tell of one slope and offset."""
 DRAWN = 500
 
 
@@ -101,6 +104,7 @@ def calibrate(
         max_seconds,
         lambda done, total: tell(50 + 50 * done // total, 100),
         quiet_ms=timings[0].reference_p50,
+        fewest=WHOLE_ROUNDS,
     )
     in_ms = [timing.corrected_ms for timing in found_whole]
     dense, count = found_whole[0], len(configs)
@@ -150,9 +154,10 @@ class WholeRuns:
         max_seconds: float,
         progress: Progress | None = None,
         quiet_ms: float | None = None,
+        fewest: int = FEWEST_ROUNDS,
     ) -> list[Measurement]:
-        """runs: the model or its backbone, and a config. quiet_ms: of the dense model; see
-        `measure_many`."""
+        """runs: the model or its backbone, and a config. quiet_ms: of the dense model. See
+        `measure_many` for the rest."""
         pairs = self.model.backbone.config.pairs
         return measure_many(
             [self._run(forward, genes) for forward, genes in runs],
@@ -163,6 +168,7 @@ class WholeRuns:
             min_samples=WHOLE_SAMPLES,
             progress=progress,
             quiet_ms=quiet_ms,
+            fewest=fewest,
         )
 
     def _run(self, forward: Callable[[Tensor], Any], genes: Genes) -> Run:

@@ -20,7 +20,7 @@ import torch
 from sparsevit.latency.load import no_wait, waited_ns
 from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.memory import memory_errors
-from sparsevit.latency.sampling import Progress, Sampler
+from sparsevit.latency.sampling import FEWEST_ROUNDS, Progress, Sampler
 from sparsevit.latency.timers import Clock, Run, device_timer, thread_count
 
 ATTEMPTS = 3
@@ -65,12 +65,13 @@ def measure_many(
     clock: Clock = time.perf_counter_ns,
     progress: Progress | None = None,
     quiet_ms: float | None = None,
+    fewest: int = FEWEST_ROUNDS,
 ) -> list[Measurement]:
     """Times several calls in turn, one sample of each a round, so that all see the same machine.
 
     Each run is sampled until its median's 99% interval is narrower than `share` of the median, all
-    within about `max_seconds` (a few rounds are always made). The reference is timed once a round
-    and more often in long rounds, for at most about half of the time.
+    within about `max_seconds` (`fewest` rounds are made in any case). The reference is timed once a
+    round and more often in long rounds, for at most about half of the time.
     threads: torch's threads meanwhile; None leaves them. clock: nanoseconds, for the wall-clock
     samples and the time limits; with another one than the system's nothing is known of foreign load,
     and no round is set aside for it. progress(done, total) after each round; starts over when a
@@ -95,6 +96,7 @@ def measure_many(
                 waited,
                 by_level=device.type == "cpu",
                 quiet_ms=quiet_ms,
+                fewest=fewest,
             )
             sampler.warm_up(clock() + int(left * WARM_UP_SHARE * 1e9), clock)
             sampler.sample(clock() + int(left * (1 - WARM_UP_SHARE) * 1e9), clock, progress)

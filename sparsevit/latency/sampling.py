@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from sparsevit.latency.intervals import (
     Interval,
@@ -43,10 +44,14 @@ NOISES = 2.0
 """Or by so many times what one sample of the reference differs from the next by chance, where that is
 more: the median of four such samples is rarely further above its quietest tenth."""
 QUIETEST = 0.1
+SPARSE_SLOWED = 1.5
+"""Where dense is slower by a factor, a sparse forward is by up to this power of it: it computes less
+for what it moves, and neighbours that take caches and memory hit it harder (docs/latency.md)."""
 PATIENCE = 0.5
 """This share of the time a reference that is slower than it is known to be is waited for."""
 MOST_SET_ASIDE = 0.75
-FEWEST_ROUNDS = 8  # with fewer samples no interval covers the median at 99%
+FEWEST_ROUNDS = 8
+"""With fewer samples no interval covers the median at 99%."""
 MOST_ROUNDS = 2000
 CHECK_EVERY = 5
 WARM_UP_CALLS = 30
@@ -85,6 +90,7 @@ class Sampler:
     waited: nanoseconds this process stood in line so far. by_level: whether samples beside a
     slow reference are set aside. Not on a GPU: what is fast there for a while is its boost clock.
     quiet_ms: the reference's latency on this device when it was left alone, where that is known.
+    fewest: rounds that are made, and samples that a run needs, whatever the time.
     """
 
     def __init__(
@@ -97,9 +103,11 @@ class Sampler:
         waited: Nanoseconds,
         by_level: bool,
         quiet_ms: float | None = None,
+        fewest: int = FEWEST_ROUNDS,
     ) -> None:
         self.timer, self.runs, self.reference = timer, runs, reference
         self.share, self.min_samples, self.waited = share, min_samples, waited
+        self.fewest = fewest
         self.by_level = by_level and reference is not None
         self.quiet_ms, self.slower = quiet_ms if self.by_level else None, 0.0
         self.series = [_Series() for _ in runs]
@@ -138,7 +146,7 @@ class Sampler:
                 progress(*self._progress())
             if all(s.converged for s in self.series):
                 break
-            if clock() >= deadline and number + 1 >= FEWEST_ROUNDS:
+            if clock() >= deadline and number + 1 >= self.fewest:
                 self._sort_out()
                 if clock() >= last or not self._starved():
                     break
@@ -214,7 +222,7 @@ class Sampler:
         self.set_aside = 1 - kept / sum(len(one.samples) for one in self.rounds)
 
     def _starved(self) -> bool:
-        return any(len(series.ms) < FEWEST_ROUNDS for series in self.series)
+        return any(len(series.ms) < self.fewest for series in self.series)
 
     def _finish(self, watch: LoadWatch) -> None:
         if self.reference is not None:  # so that every sample has a reference on both sides
@@ -251,7 +259,7 @@ class Sampler:
             p50=p50,
             p90=p90,
             p99=p99,
-            interval=self._interval(series.ms, floor),
+            interval=self._interval(series.ms, floor, SPARSE_SLOWED),
             samples=len(series.ms),
             converged=series.converged,
             noise_floor=floor,
@@ -265,11 +273,11 @@ class Sampler:
             **self._against_reference(series, floor),
         )
 
-    def _interval(self, ms: Sequence[float], floor: float) -> Interval:
+    def _interval(self, values: ArrayLike, floor: float, power: float) -> Interval:
         """Of the device at either of its speeds, where it is slower than it was known to be: it may be
-        as fast again at any time."""
-        low, high = widened(median_interval(ms), floor * float(np.median(ms)))
-        return low / (1 + self.slower), high
+        as fast again at any time, and the values were up to this power of it slower."""
+        low, high = widened(median_interval(values), floor * float(np.median(values)))
+        return low / (1 + self.slower) ** power, high
 
     def _against_reference(self, series: _Series, floor: float) -> dict[str, Any]:
         if not self.reference_ms:
@@ -278,9 +286,9 @@ class Sampler:
         ratio, reference_p50 = float(np.median(ratios)), float(np.median(self.reference_ms))
         return {
             "reference_p50": reference_p50,
-            "reference_interval": self._interval(self.reference_ms, floor),
+            "reference_interval": self._interval(self.reference_ms, floor, 1.0),
             "ratio": ratio,
-            "ratio_interval": widened(median_interval(ratios), floor * ratio),
+            "ratio_interval": self._interval(ratios, floor, SPARSE_SLOWED - 1),
         }
 
 

@@ -47,7 +47,7 @@ from sparsevit.tasks.files import load_model
 Progress = Callable[[int, int], None]
 SHARD_IMAGES = 16
 MAX_SHARDS = 256
-MEASURE_SECONDS = 33.0
+MEASURE_SECONDS = 30.0
 
 
 class Session:

@@ -33,6 +33,9 @@ INPUT = {
     "threads": 1,
 }
 DEVICE = {"kind": "cpu", "model": "Testium 3000", "driver": None, "power_limit_w": None}
+FACTS = {"device": DEVICE, "versions": {"torch": "2.13.0", "sparsevit": "0.2.0"}}
+"""What a worker knows of its device and its programs."""
+DIED = {"code": "DEVICE_PROCESS_DIED", "message": "it was killed by signal 11"}
 MAP_FACTS = map_facts(
     architecture={"pairs": list(PAIRS)}, input=INPUT, score="variance", device=DEVICE, versions={}
 )
