@@ -1,13 +1,13 @@
 """Measurements while a second process burns all cores for part of the time.
 
 Every trial measures one config of the digits network beside dense while the load comes and goes, and
-once more before and after it without. As in a search, where the latency map knows it, the dense
-network's latency on the quiet machine is given: the shortest that was seen so far. A trial is sound
-where its interval holds what the two quiet measurements say, or where it is marked disturbed.
+once more after it without. As in a search, where the latency map knows it, the dense network's latency
+on the quiet machine is given: the shortest that was seen so far.
 
-On a shared host neighbours come and go as well. Where a measurement without the planted load was
-disturbed or slower itself, or where the two before and after differ, nobody can say what the quiet
-value is: the trial is left out and made again, and how often that happened is printed.
+The quiet value is what measurements without the planted load say. On a shared host neighbours disturb
+those as well: only the ones count that are not disturbed and whose dense network was as fast as ever in
+this run, give or take 4%; of each trial the last one before it and the first one after it. A trial is
+sound where its interval holds what these say, or where it is marked disturbed.
 A trial that was slow itself is held against the quiet ratio to dense, which is the stricter test: its
 interval in milliseconds reaches down to the known speed whatever was measured.
 """
@@ -36,9 +36,10 @@ RATIO = 0.6
 SECONDS = 20.0
 SOUND, DISTURBED = 0.9, 0.4  # at least, at most, of the trials
 ALIKE = 0.04
-"""Two quiet measurements differ by this share of the latency at most."""
-MOST_TRIED = 3
-"""So many times the trials that were asked for are tried."""
+"""A dense network that is slower by more than this share was not alone."""
+LEARN = 6
+"""Measurements before the first trial, from which the quiet speed is learnt: together they take up to
+two minutes, as a calibration does."""
 BURN = """
 import sys, time
 time.sleep(float(sys.argv[1]))
@@ -52,46 +53,57 @@ def planted_load(trials: int) -> tuple[dict[str, Any], list[Check]]:
     keep_memory()
     model = load_model("builtin:digits").backbone
     image = torch.randn(1, 3, 448, 448)
-    found, left_out = judged(model, image, trials)
-    sound = sum(one["holds"] or one["disturbed"] for one in found)
-    disturbed = sum(one["disturbed"] for one in found)
+    alone = [timed(model, image, None) for _ in range(LEARN)]
+    loads, loaded = [], []
+    rng = np.random.default_rng(0)
+    for number in range(trials):
+        dense_ms = min(one.reference_p50 for one in alone)
+        loads.append((rng.uniform(0, 1.0), rng.uniform(0.5, 3.0)))
+        with burning(*loads[-1]):
+            loaded.append(timed(model, image, dense_ms))
+        alone.append(timed(model, image, dense_ms))
+        print(f"planted load: {number + 1} of {trials}", flush=True)
+    quiet = _quiet(alone)
+    found = [
+        {"begin": begin, "length": length, **trial(one, *_around(quiet, LEARN + number))}
+        for number, ((begin, length), one) in enumerate(zip(loads, loaded, strict=True))
+    ]
+    return {"trials": found, "quiet": len(quiet), "alone": len(alone)}, _report(found, alone, quiet)
+
+
+def _quiet(alone: Sequence[Measurement]) -> dict[int, Measurement]:
+    """Those of the measurements without the load during which the host was quiet as well; the fastest
+    of them at least."""
+    fastest = min(one.reference_p50 for one in alone)
+    return {
+        number: one
+        for number, one in enumerate(alone)
+        if one.reference_p50 <= fastest * (1 + ALIKE)
+        and (not one.disturbed or one.reference_p50 == fastest)
+    }
+
+
+def _around(quiet: dict[int, Measurement], number: int) -> list[Measurement]:
+    """The last quiet one before that number and the first from there on, or the one there is."""
+    before = [one for place, one in quiet.items() if place < number]
+    after = [one for place, one in quiet.items() if place >= number]
+    return [*before[-1:], *after[:1]]
+
+
+def _report(
+    found: Sequence[dict[str, Any]], alone: Sequence[Measurement], quiet: dict[int, Measurement]
+) -> list[Check]:
     shown = ("begin", "length", "quiet_low", "quiet_high", "low", "high")
     shown += ("quiet_ratio", "ratio", "set_aside", "slower", "holds", "disturbed")
     rows = [[_text(one[name]) for name in shown] for one in found]
     print("\n" + table(["load from s", "for s", *shown[2:]], rows))
-    print(f"\nleft out since the machine was not quiet without the load: {left_out}")
-    count = max(1, len(found))
-    checks = [
-        Check("trials under load that could be judged", len(found), trials),
-        Check("trials under load that are sound, share", sound / count, SOUND),
-        Check("trials marked disturbed, share", disturbed / count, DISTURBED, at_most=True),
+    print(f"\nquiet: {len(quiet)} of {len(alone)} measurements without the load")
+    sound = sum(one["holds"] or one["disturbed"] for one in found) / len(found)
+    disturbed = sum(one["disturbed"] for one in found) / len(found)
+    return [
+        Check("trials under load that are sound, share", sound, SOUND),
+        Check("trials marked disturbed, share", disturbed, DISTURBED, at_most=True),
     ]
-    return {"trials": found, "left_out": left_out}, checks
-
-
-def judged(model: Any, image: torch.Tensor, trials: int) -> tuple[list[dict[str, Any]], int]:
-    """Trials between two quiet measurements that agree, and how many others were made."""
-    rng, found = np.random.default_rng(0), []
-    before = timed(model, image, None)
-    dense_ms = before.reference_p50
-    for tried in range(MOST_TRIED * trials):
-        if len(found) == trials:
-            return found, tried - trials
-        begin, length = rng.uniform(0, 1.0), rng.uniform(0.5, 3.0)
-        if not _quiet(before):
-            before = timed(model, image, dense_ms)
-        with burning(begin, length):
-            loaded = timed(model, image, dense_ms)
-        after = timed(model, image, dense_ms)
-        if _quiet(before) and _quiet(after) and abs(after.p50 / before.p50 - 1) <= ALIKE:
-            found.append(trial(begin, length, before, loaded, after))
-        print(f"planted load: {tried + 1} tried, {len(found)} of {trials} judged", flush=True)
-        before, dense_ms = after, min(dense_ms, after.reference_p50)
-    return found, MOST_TRIED * trials - len(found)
-
-
-def _quiet(measurement: Measurement) -> bool:
-    return not measurement.disturbed and not measurement.slower
 
 
 @torch.inference_mode()
@@ -109,27 +121,22 @@ def timed(model: Any, image: torch.Tensor, dense_ms: float | None) -> Measuremen
     )
 
 
-def trial(
-    begin: float, length: float, quiet: Measurement, loaded: Measurement, after: Measurement
-) -> dict[str, Any]:
-    """The quiet value moves with the machine: it lies between the one before and the one after."""
-    low, high = sorted((quiet.p50, after.p50))
-    ratios = sorted((quiet.ratio, after.ratio))
+def trial(loaded: Measurement, *quiet: Measurement) -> dict[str, Any]:
+    """The quiet value moves a little: it lies between those before and after."""
+    in_ms, ratios = sorted(one.p50 for one in quiet), sorted(one.ratio for one in quiet)
     if loaded.slower:
-        holds = _overlap(loaded.ratio_interval, ratios)
+        holds = _overlap(loaded.ratio_interval, (ratios[0], ratios[-1]))
     else:
-        holds = _overlap(loaded.interval, (low, high))
+        holds = _overlap(loaded.interval, (in_ms[0], in_ms[-1]))
     return {
-        "begin": begin,
-        "length": length,
-        "quiet_low": low,
-        "quiet_high": high,
+        "quiet_low": in_ms[0],
+        "quiet_high": in_ms[-1],
         "low": loaded.interval[0],
         "high": loaded.interval[1],
         "set_aside": loaded.set_aside,
         "slower": loaded.slower,
         "ratio": loaded.ratio,
-        "quiet_ratio": (quiet.ratio + after.ratio) / 2,
+        "quiet_ratio": float(np.mean(ratios)),
         "holds": holds,
         "disturbed": loaded.disturbed,
     }

@@ -109,7 +109,8 @@ class Sampler:
         self.share, self.min_samples, self.waited = share, min_samples, waited
         self.fewest = fewest
         self.by_level = by_level and reference is not None
-        self.quiet_ms, self.slower = quiet_ms if self.by_level else None, 0.0
+        self.quiet_ms = quiet_ms if self.by_level else None
+        self.at_known_speed, self.slower = self.quiet_ms is not None, 0.0
         self.series = [_Series() for _ in runs]
         self.reference_ms: list[float] = []
         self.rounds: list[_Round] = []
@@ -139,9 +140,9 @@ class Sampler:
             # Looked at every few rounds only: each look is another chance to stop on a lucky interval.
             extra = number + 1 - self.min_samples
             if extra >= 0 and extra % CHECK_EVERY == 0:
-                if clock() >= patient_until:
-                    self._take_speed()
                 self._sort_out()
+                if clock() >= patient_until and self._take_speed():
+                    self._sort_out()
             if progress is not None:
                 progress(*self._progress())
             if all(s.converged for s in self.series):
@@ -186,16 +187,15 @@ class Sampler:
             enough = len(series.ms) >= self.min_samples
             series.converged = enough and high - low <= self.share * float(np.median(series.ms))
 
-    def _take_speed(self) -> None:
-        """What the reference is known to take is given up where hardly a sample came near it."""
+    def _take_speed(self) -> bool:
+        """What the reference is known to take is given up where too few samples came near it."""
         levels = _levels(
             np.array([ms for one in self.rounds for i, ms in one.samples if i is None])
         )
-        if self.quiet_ms is None or not levels:
-            return
-        slower = float(np.quantile(levels, QUIETEST) / self.quiet_ms - 1)
-        if slower > SLOWED:
-            self.slower, self.quiet_ms = slower, None
+        if not self.at_known_speed or not levels or not self._starved():
+            return False
+        self.at_known_speed = np.quantile(levels, QUIETEST) <= self.quiet_ms * (1 + SLOWED)
+        return not self.at_known_speed
 
     def _gather(self, rounds: Sequence[_Round], by_level: bool) -> None:
         samples = [sample for one in rounds for sample in one.samples]
@@ -205,7 +205,7 @@ class Sampler:
         if by_level and len(levels):
             quietest = float(np.quantile(levels, QUIETEST))
             # What is known has a tolerance of its own: a hair above it is no slow state.
-            known = np.inf if self.quiet_ms is None else self.quiet_ms * (1 + SLOWED)
+            known = self.quiet_ms * (1 + SLOWED) if self.at_known_speed else np.inf
             limit = min(quietest, known) * (1 + max(SLOWED, NOISES * sample_noise(reference)))
         self.series, self.reference_ms, seen = [_Series() for _ in self.runs], [], 0
         for index, ms in samples:
@@ -227,14 +227,17 @@ class Sampler:
     def _finish(self, watch: LoadWatch) -> None:
         if self.reference is not None:  # so that every sample has a reference on both sides
             self._time(self.rounds[-1], None)
-        if self._starved():
-            self._take_speed()
         self._sort_out()
+        if self._take_speed():
+            self._sort_out()
         self.starved = self._starved()
         if self.starved:  # some number beats none; it is marked
             set_aside = self.set_aside
             self._gather(self.rounds, by_level=False)
             self.set_aside = set_aside
+        if self.quiet_ms is not None and not self.at_known_speed:
+            slower = float(np.median(self.reference_ms) / self.quiet_ms - 1)
+            self.slower = slower if slower > SLOWED else 0.0  # it may have come back after all
         ran = sum(one.ms for one in self.rounds)
         waited = sum(one.waited for one in self.rounds)
         self.load = watch.seen() | {"waited": round(waited / ran, 4)}
@@ -254,7 +257,8 @@ class Sampler:
         steady = self.reference_ms or series.ms
         floor, moved = noise_floor(steady), drift(steady)
         p50, p90, p99 = np.percentile(series.ms, (50, 90, 99)).tolist()
-        crowded = self.starved or self.set_aside > MOST_SET_ASIDE
+        # At the known speed few samples do: that it is the device's own need not be guessed.
+        crowded = self.starved or (self.set_aside > MOST_SET_ASIDE and not self.at_known_speed)
         return Measurement(
             p50=p50,
             p90=p90,
