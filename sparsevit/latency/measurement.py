@@ -13,15 +13,15 @@ class Measurement:
     """One latency. Milliseconds, except for the shares and ratios.
 
     p50, p90, p99: of the samples. interval: 99% confidence interval of the median, longer by the
-    noise floor at both ends, and reaching down to what the device takes at its known speed where it is
-    `slower`. converged: whether the median's own interval became as narrow as was asked
+    noise floor at both ends, and reaching down to what the run may take at the device's known speed
+    where it is `slower`. converged: whether the median's own interval became as narrow as was asked
     for in the time given.
     noise_floor: how far apart two measurements of one thing come out, as a share of its median.
     drift: how far the reference moved meanwhile, beyond chance, as a share. set_aside: share of the
     samples that other work made useless. slower: by what share the reference stayed above what it
     takes on this device left alone, where that was known and it never came back to it.
-    disturbed: the reference moved by more than 2%, or most samples were set aside, in every
-    attempt: such a number must not win anything.
+    disturbed: the reference moved by more than 2%, or so many samples were set aside that the others
+    may be chance, in every attempt: such a number must not win anything.
     load: what else ran meanwhile (sparsevit.latency.load), and of it `waited`, how long this
     process stood in line for a core as a share of the time it ran.
     reference_p50, reference_interval, ratio (run / reference, drift-corrected), ratio_interval:

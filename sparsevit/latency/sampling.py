@@ -44,9 +44,9 @@ NOISES = 2.0
 """Or by so many times what one sample of the reference differs from the next by chance, where that is
 more: the median of four such samples is rarely further above its quietest tenth."""
 QUIETEST = 0.1
-SPARSE_SLOWED = 1.5
-"""Where dense is slower by a factor, a sparse forward is by up to this power of it: it computes less
-for what it moves, and neighbours that take caches and memory hit it harder (docs/latency.md)."""
+SPARSE_SLOWED = (0.85, 1.5)
+"""Where dense is slower by a factor, a sparse forward is by one between these powers of it: it computes
+less for what it moves, and what neighbours take hits both unlike (decision 3)."""
 PATIENCE = 0.5
 """This share of the time a reference that is slower than it is known to be is waited for."""
 MOST_SET_ASIDE = 0.75
@@ -263,7 +263,7 @@ class Sampler:
             p50=p50,
             p90=p90,
             p99=p99,
-            interval=self._interval(series.ms, floor, SPARSE_SLOWED),
+            interval=self._interval(series.ms, floor, SPARSE_SLOWED[1]),
             samples=len(series.ms),
             converged=series.converged,
             noise_floor=floor,
@@ -277,22 +277,25 @@ class Sampler:
             **self._against_reference(series, floor),
         )
 
-    def _interval(self, values: ArrayLike, floor: float, power: float) -> Interval:
+    def _interval(
+        self, values: ArrayLike, floor: float, less: float, more: float = 0.0
+    ) -> Interval:
         """Of the device at either of its speeds, where it is slower than it was known to be: it may be
-        as fast again at any time, and the values were up to this power of it slower."""
+        as fast again at any time, with values smaller by this power of it, or larger by the other."""
         low, high = widened(median_interval(values), floor * float(np.median(values)))
-        return low / (1 + self.slower) ** power, high
+        return low / (1 + self.slower) ** less, high * (1 + self.slower) ** more
 
     def _against_reference(self, series: _Series, floor: float) -> dict[str, Any]:
         if not self.reference_ms:
             return {}
         ratios = np.array(series.ms) / np.array(series.beside)
+        least, most = SPARSE_SLOWED
         ratio, reference_p50 = float(np.median(ratios)), float(np.median(self.reference_ms))
         return {
             "reference_p50": reference_p50,
             "reference_interval": self._interval(self.reference_ms, floor, 1.0),
             "ratio": ratio,
-            "ratio_interval": self._interval(ratios, floor, SPARSE_SLOWED - 1),
+            "ratio_interval": self._interval(ratios, floor, most - 1, 1 - least),
         }
 
 
