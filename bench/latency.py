@@ -108,7 +108,7 @@ def one_map(device: str, size: int, threads: int, quick: bool) -> dict[str, Any]
     start = time.perf_counter()
     latency_map = LatencyMap.from_dict(session.calibrate()["map"])
     seconds = time.perf_counter() - start
-    print(f"{device}, {size} px: a map in {seconds:.0f} s; whole models follow", flush=True)
+    print(f"{device}, {size} px: a map in {seconds:.1f} s; whole models follow", flush=True)
     space = search_space(session.inspect(), None)
     genes = space.sample(np.random.default_rng(1), 4 if quick else CONFIGS)
     found: dict[str, Any] = {

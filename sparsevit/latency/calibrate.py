@@ -35,7 +35,7 @@ WHOLE_RUNS = 20
 """Whole models that a map is checked against."""
 BACKBONE_RUNS = 4
 WHOLE_SAMPLES = 12
-WHOLE_ROUNDS = 6
+WHOLE_ROUNDS = 5
 """Made whatever the time. Fewer than an interval needs: 20 configs tell of one slope and offset."""
 DRAWN = 500
 
