@@ -44,9 +44,9 @@ NOISES = 2.0
 """Or by so many times what one sample of the reference differs from the next by chance, where that is
 more: the median of four such samples is rarely further above its quietest tenth."""
 QUIETEST = 0.1
-SPARSE_SLOWED = (0.85, 1.5)
-"""Where dense is slower by a factor, a sparse forward is by one between these powers of it: it computes
-less for what it moves, and what neighbours take hits both unlike (decision 3)."""
+RATIO_FELL, RATIO_ROSE = 0.05, 0.15
+"""By so much at most the ratio to a reference that is slower than it is known to be was off: a sparse
+forward computes less for what it moves, and what neighbours take hits both unlike (decision 3)."""
 PATIENCE = 0.5
 """This share of the time a reference that is slower than it is known to be is waited for."""
 MOST_SET_ASIDE = 0.75
@@ -235,9 +235,10 @@ class Sampler:
             set_aside = self.set_aside
             self._gather(self.rounds, by_level=False)
             self.set_aside = set_aside
-        if self.quiet_ms is not None and not self.at_known_speed:
+        if self.quiet_ms is not None:
+            # Of what counts in the end: it may have come back, or be only about as fast as known.
             slower = float(np.median(self.reference_ms) / self.quiet_ms - 1)
-            self.slower = slower if slower > SLOWED else 0.0  # it may have come back after all
+            self.slower = slower if slower > SLOWED else 0.0
         ran = sum(one.ms for one in self.rounds)
         waited = sum(one.waited for one in self.rounds)
         self.load = watch.seen() | {"waited": round(waited / ran, 4)}
@@ -263,7 +264,7 @@ class Sampler:
             p50=p50,
             p90=p90,
             p99=p99,
-            interval=self._interval(series.ms, floor, SPARSE_SLOWED[1]),
+            interval=self._interval(series.ms, floor, self.slower, RATIO_ROSE),
             samples=len(series.ms),
             converged=series.converged,
             noise_floor=floor,
@@ -278,24 +279,25 @@ class Sampler:
         )
 
     def _interval(
-        self, values: ArrayLike, floor: float, less: float, more: float = 0.0
+        self, values: ArrayLike, floor: float, slower: float, rose: float, fell: float = 0.0
     ) -> Interval:
         """Of the device at either of its speeds, where it is slower than it was known to be: it may be
-        as fast again at any time, with values smaller by this power of it, or larger by the other."""
+        as fast again at any time. slower, rose, fell: by what shares the values are off then."""
         low, high = widened(median_interval(values), floor * float(np.median(values)))
-        return low / (1 + self.slower) ** less, high * (1 + self.slower) ** more
+        if self.slower:
+            low, high = low / (1 + slower) / (1 + rose), high * (1 + fell)
+        return low, high
 
     def _against_reference(self, series: _Series, floor: float) -> dict[str, Any]:
         if not self.reference_ms:
             return {}
         ratios = np.array(series.ms) / np.array(series.beside)
-        least, most = SPARSE_SLOWED
         ratio, reference_p50 = float(np.median(ratios)), float(np.median(self.reference_ms))
         return {
             "reference_p50": reference_p50,
-            "reference_interval": self._interval(self.reference_ms, floor, 1.0),
+            "reference_interval": self._interval(self.reference_ms, floor, self.slower, 0.0),
             "ratio": ratio,
-            "ratio_interval": self._interval(ratios, floor, most - 1, 1 - least),
+            "ratio_interval": self._interval(ratios, floor, 0.0, RATIO_ROSE, RATIO_FELL),
         }
 
 

@@ -98,10 +98,10 @@ def test_a_device_that_stays_slower_is_measured_as_it_is_and_says_so():
     )
     assert (found.p50, found.disturbed, found.attempts) == (5.2, False, 1)
     assert found.slower == pytest.approx(0.3)
-    # It may be as fast again at any time, and sparse forwards lose more than dense, or a bit less.
-    assert found.interval == pytest.approx((5.2 / 1.3**1.5, 5.2))
+    # It may be as fast again at any time, and a sparse forward lost up to 15% more than dense.
+    assert found.interval == pytest.approx((5.2 / 1.3 / 1.15, 5.2))
     assert found.reference_interval == pytest.approx((10.0, 13.0))
-    assert found.ratio_interval == pytest.approx((0.4 / 1.3**0.5, 0.4 * 1.3**0.15))
+    assert found.ratio_interval == pytest.approx((0.4 / 1.15, 0.4 * 1.05))
     assert 7 < clock.ns / 1e9 < 13  # half of the time, no more
 
 
