@@ -258,8 +258,9 @@ class Sampler:
         steady = self.reference_ms or series.ms
         floor, moved = noise_floor(steady), drift(steady)
         p50, p90, p99 = np.percentile(series.ms, (50, 90, 99)).tolist()
-        # At the known speed few samples do: that it is the device's own need not be guessed.
-        crowded = self.starved or (self.set_aside > MOST_SET_ASIDE and not self.at_known_speed)
+        # Few may be a rare boost. Where the quiet speed is known they are none: `slower` says where
+        # they lie, and the interval allows for it.
+        crowded = self.starved or (self.set_aside > MOST_SET_ASIDE and self.quiet_ms is None)
         return Measurement(
             p50=p50,
             p90=p90,
