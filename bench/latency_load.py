@@ -29,6 +29,7 @@ from bench.common import Check, table
 from sparsevit.latency.allocator import keep_memory
 from sparsevit.latency.measurement import Measurement
 from sparsevit.latency.meter import measure
+from sparsevit.latency.sampling import SLOWED
 from sparsevit.sparsity.config import SparsityConfig
 from sparsevit.tasks.files import load_model
 
@@ -124,7 +125,7 @@ def timed(model: Any, image: torch.Tensor, dense_ms: float | None) -> Measuremen
 def trial(loaded: Measurement, *quiet: Measurement) -> dict[str, Any]:
     """The quiet value moves a little: it lies between those before and after."""
     in_ms, ratios = sorted(one.p50 for one in quiet), sorted(one.ratio for one in quiet)
-    if loaded.slower:
+    if loaded.slower > SLOWED:
         holds = _overlap(loaded.ratio_interval, (ratios[0], ratios[-1]))
     else:
         holds = _overlap(loaded.interval, (in_ms[0], in_ms[-1]))

@@ -45,8 +45,8 @@ NOISES = 2.0
 more: the median of four such samples is rarely further above its quietest tenth."""
 QUIETEST = 0.1
 RATIO_FELL, RATIO_ROSE = 0.05, 0.15
-"""By so much at most the ratio to a reference that is slower than it is known to be was off: a sparse
-forward computes less for what it moves, and what neighbours take hits both unlike (decision 3)."""
+"""By so much at most the ratio to a reference that is slow (`SLOWED`) was off: a sparse forward computes
+less for what it moves, and what neighbours take hits both unlike (decision 3)."""
 PATIENCE = 0.5
 """This share of the time a reference that is slower than it is known to be is waited for."""
 MOST_SET_ASIDE = 0.75
@@ -238,7 +238,7 @@ class Sampler:
         if self.quiet_ms is not None:
             # Of what counts in the end: it may have come back, or be only about as fast as known.
             slower = float(np.median(self.reference_ms) / self.quiet_ms - 1)
-            self.slower = slower if slower > SLOWED else 0.0
+            self.slower = max(0.0, round(slower, 4))
         ran = sum(one.ms for one in self.rounds)
         waited = sum(one.waited for one in self.rounds)
         self.load = watch.seen() | {"waited": round(waited / ran, 4)}
@@ -285,9 +285,8 @@ class Sampler:
         """Of the device at either of its speeds, where it is slower than it was known to be: it may be
         as fast again at any time. slower, rose, fell: by what shares the values are off then."""
         low, high = widened(median_interval(values), floor * float(np.median(values)))
-        if self.slower:
-            low, high = low / (1 + slower) / (1 + rose), high * (1 + fell)
-        return low, high
+        low /= 1 + slower
+        return (low / (1 + rose), high * (1 + fell)) if self.slower > SLOWED else (low, high)
 
     def _against_reference(self, series: _Series, floor: float) -> dict[str, Any]:
         if not self.reference_ms:
