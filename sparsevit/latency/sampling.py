@@ -45,8 +45,8 @@ NOISES = 2.0
 more: the median of four such samples is rarely further above its quietest tenth."""
 QUIETEST = 0.1
 RATIO_FELL, RATIO_ROSE = 0.05, 0.15
-"""By so much at most the ratio to a reference that is slow (`SLOWED`) was off: a sparse forward computes
-less for what it moves, and what neighbours take hits both unlike (decision 3)."""
+"""By so much at most the ratio to a reference that is slow (`SLOWED`) was off: a sparse forward
+computes less for what it moves, and what neighbours take hits both unlike (decision 3)."""
 PATIENCE = 0.5
 """This share of the time a reference that is slower than it is known to be is waited for."""
 MOST_SET_ASIDE = 0.75
