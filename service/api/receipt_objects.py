@@ -70,7 +70,7 @@ class ReceiptLatency(StoredObject):
     p99: Ms = Field(description="99th percentile.", examples=[27.0])
     interval: Interval = Field(
         description="99% interval of the median, longer by the noise floor, and reaching down to the "
-        "known speed where the device was slower.",
+        "known latency where the reference was above that.",
         examples=[[24.9, 25.4]],
     )
     samples: int = Field(description="Forward passes timed.", examples=[640])

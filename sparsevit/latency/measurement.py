@@ -18,8 +18,8 @@ class Measurement:
     for in the time given.
     noise_floor: how far apart two measurements of one thing come out, as a share of its median.
     drift: how far the reference moved meanwhile, beyond chance, as a share. set_aside: share of the
-    samples that other work made useless. slower: by what share the reference stayed above what it
-    takes on this device left alone, where that was known and it never came back to it.
+    samples that other work made useless. slower: by what share the reference was above what it
+    takes on this device left alone, where that was known, beside the samples that count.
     disturbed: the reference moved by more than 2%, or so many samples were set aside that the others
     may be chance, in every attempt: such a number must not win anything.
     load: what else ran meanwhile (sparsevit.latency.load), and of it `waited`, how long this
