@@ -121,8 +121,8 @@ def test_a_job_with_two_inputs_has_one_result(
     ]
     assert report_metric(config, weights, request["dataset"]) == document["metric"]["value"]
     first = shown["latency"]["scopes"]["model"]["dense_ms"]
-    # A share of the first, measured anew: the second has a quarter of its pixels. A host that others use
-    # may have become slower meanwhile by any factor (it did by 1.7), but hardly twice as fast.
+    # A share of the first, measured anew: the second has a quarter of its pixels. A host that others
+    # use may be slower by then, by any factor (it was by 1.7), but hardly twice as fast.
     assert document["latency_ms"]["budget"] > first / 2
 
 
