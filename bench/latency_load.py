@@ -64,15 +64,15 @@ def planted_load(trials: int) -> tuple[dict[str, Any], list[Check]]:
             loaded.append(timed(model, image, dense_ms))
         alone.append(timed(model, image, dense_ms))
         print(f"planted load: {number + 1} of {trials}", flush=True)
-    quiet = _quiet(alone)
+    quiet = quiet_among(alone)
     found = [
-        {"begin": begin, "length": length, **trial(one, *_around(quiet, LEARN + number))}
+        {"begin": begin, "length": length, **trial(one, *around(quiet, LEARN + number))}
         for number, ((begin, length), one) in enumerate(zip(loads, loaded, strict=True))
     ]
     return {"trials": found, "quiet": len(quiet), "alone": len(alone)}, _report(found, alone, quiet)
 
 
-def _quiet(alone: Sequence[Measurement]) -> dict[int, Measurement]:
+def quiet_among(alone: Sequence[Measurement]) -> dict[int, Measurement]:
     """Those of the measurements without the load during which the host was quiet as well; the fastest
     of them at least."""
     fastest = min(one.reference_p50 for one in alone)
@@ -84,7 +84,7 @@ def _quiet(alone: Sequence[Measurement]) -> dict[int, Measurement]:
     }
 
 
-def _around(quiet: dict[int, Measurement], number: int) -> list[Measurement]:
+def around(quiet: dict[int, Measurement], number: int) -> list[Measurement]:
     """The last quiet one before that number and the first from there on, or the one there is."""
     before = [one for place, one in quiet.items() if place < number]
     after = [one for place, one in quiet.items() if place >= number]

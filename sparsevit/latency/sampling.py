@@ -12,7 +12,6 @@ others count, and the numbers are marked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,14 +28,13 @@ from sparsevit.latency.intervals import (
 )
 from sparsevit.latency.load import LoadWatch
 from sparsevit.latency.measurement import Measurement
+from sparsevit.latency.rounds import Round, Series, levels_beside
 from sparsevit.latency.timers import Run, Timer
 
 Progress = Callable[[int, int], None]
 Nanoseconds = Callable[[], int]
 
 DRIFT_LIMIT = 0.02
-MOST_WAITED = 0.02
-"""A round that stood in line for a larger share of its time is set aside."""
 SLOWED = 0.04
 """A sample is set aside where the reference beside it is slower by this share than in its quietest
 tenth. Twice the drift that is allowed: half of it is noise."""
@@ -55,33 +53,6 @@ FEWEST_ROUNDS = 8
 MOST_ROUNDS = 2000
 CHECK_EVERY = 5
 WARM_UP_CALLS = 30
-NEIGHBOURS = 2
-
-
-@dataclass
-class _Series:
-    """Samples of one run in ms, and the reference's latency beside each: the median of the two
-    reference samples on either side."""
-
-    ms: list[float] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)
-    converged: bool = False
-
-
-@dataclass
-class _Round:
-    """The samples of one round in the order they were taken: (run or None for the reference, ms)."""
-
-    samples: list[tuple[int | None, float]] = field(default_factory=list)
-    waited: float = 0.0
-
-    @property
-    def ms(self) -> float:
-        return sum(ms for _, ms in self.samples)
-
-    @property
-    def loud(self) -> bool:
-        return self.waited > MOST_WAITED * self.ms
 
 
 class Sampler:
@@ -111,9 +82,9 @@ class Sampler:
         self.by_level = by_level and reference is not None
         self.quiet_ms = quiet_ms if self.by_level else None
         self.at_known_speed, self.slower = self.quiet_ms is not None, 0.0
-        self.series = [_Series() for _ in runs]
+        self.series = [Series() for _ in runs]
         self.reference_ms: list[float] = []
-        self.rounds: list[_Round] = []
+        self.rounds: list[Round] = []
         self.load: dict[str, Any] = {}
         self.set_aside, self.starved = 0.0, False
 
@@ -160,7 +131,7 @@ class Sampler:
         return [self._measurement(series, attempt) for series in self.series]
 
     def _round(self, order: Sequence[int]) -> None:
-        found = _Round()
+        found = Round()
         start = self.waited()
         since = 0.0
         self._time(found, None)
@@ -172,7 +143,7 @@ class Sampler:
         found.waited = (self.waited() - start) / 1e6
         self.rounds.append(found)
 
-    def _time(self, found: _Round, index: int | None) -> float:
+    def _time(self, found: Round, index: int | None) -> float:
         run = self.reference if index is None else self.runs[index]
         if run is None:
             return 0.0
@@ -189,7 +160,7 @@ class Sampler:
 
     def _take_speed(self) -> bool:
         """What the reference is known to take is given up where too few samples came near it."""
-        levels = _levels(
+        levels = levels_beside(
             np.array([ms for one in self.rounds for i, ms in one.samples if i is None])
         )
         if not self.at_known_speed or not levels or not self._starved():
@@ -197,17 +168,17 @@ class Sampler:
         self.at_known_speed = np.quantile(levels, QUIETEST) <= self.quiet_ms * (1 + SLOWED)
         return not self.at_known_speed
 
-    def _gather(self, rounds: Sequence[_Round], by_level: bool) -> None:
+    def _gather(self, rounds: Sequence[Round], by_level: bool) -> None:
         samples = [sample for one in rounds for sample in one.samples]
         reference = np.array([ms for index, ms in samples if index is None])
-        levels = _levels(reference)
+        levels = levels_beside(reference)
         limit = np.inf
         if by_level and len(levels):
             quietest = float(np.quantile(levels, QUIETEST))
             # What is known has a tolerance of its own: a hair above it is no slow state.
             known = self.quiet_ms * (1 + SLOWED) if self.at_known_speed else np.inf
             limit = min(quietest, known) * (1 + max(SLOWED, NOISES * sample_noise(reference)))
-        self.series, self.reference_ms, seen = [_Series() for _ in self.runs], [], 0
+        self.series, self.reference_ms, seen = [Series() for _ in self.runs], [], 0
         for index, ms in samples:
             seen += index is None
             beside = levels[seen] if len(levels) else np.nan
@@ -254,7 +225,7 @@ class Sampler:
         most = [self.min_samples - (not s.converged) for s in self.series]
         return int(np.minimum(taken, most).sum()), len(self.runs) * self.min_samples
 
-    def _measurement(self, series: _Series, attempt: int) -> Measurement:
+    def _measurement(self, series: Series, attempt: int) -> Measurement:
         steady = self.reference_ms or series.ms
         floor, moved = noise_floor(steady), drift(steady)
         p50, p90, p99 = np.percentile(series.ms, (50, 90, 99)).tolist()
@@ -288,7 +259,7 @@ class Sampler:
         low /= 1 + slower
         return (low / (1 + rose), high * (1 + fell)) if self.slower > SLOWED else (low, high)
 
-    def _against_reference(self, series: _Series, floor: float) -> dict[str, Any]:
+    def _against_reference(self, series: Series, floor: float) -> dict[str, Any]:
         if not self.reference_ms:
             return {}
         ratios = np.array(series.ms) / np.array(series.beside)
@@ -299,14 +270,3 @@ class Sampler:
             "ratio": ratio,
             "ratio_interval": self._interval(ratios, floor, 0.0, RATIO_ROSE, RATIO_FELL),
         }
-
-
-def _levels(reference: np.ndarray) -> list[float]:
-    """The reference's latency before its first sample, between each two, and after the last one:
-    medians of up to two samples on either side."""
-    if not len(reference):
-        return []
-    return [
-        float(np.median(reference[max(0, i - NEIGHBOURS) : i + NEIGHBOURS]))
-        for i in range(len(reference) + 1)
-    ]
