@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.latency_load import around, quiet_among, trial
+from bench.latency_load import LEARN, around, judged, quiet_among, trial
 from sparsevit.latency.measurement import Measurement
 
 QUIET = Measurement(
@@ -32,21 +32,28 @@ QUIET = Measurement(
 
 
 class TestQuiet:
-    def test_a_slower_dense_network_was_not_alone(self) -> None:
-        alone = [QUIET, replace(QUIET, reference_p50=31.5), replace(QUIET, reference_p50=31.0)]
-        assert sorted(quiet_among(alone)) == [0, 2]
+    def test_a_dense_network_of_another_speed_was_not_alone(self) -> None:
+        alone = [replace(QUIET, reference_p50=ms) for ms in (30.0, 31.5, 31.0, 29.0, 28.0)]
+        assert sorted(quiet_among(alone, 30.0)) == [0, 2, 3]
 
     def test_what_is_disturbed_is_not_quiet(self) -> None:
-        assert sorted(quiet_among([QUIET, replace(QUIET, reference_p50=30.5, disturbed=True)])) == [
-            0
-        ]
+        alone = [QUIET, replace(QUIET, reference_p50=30.5, disturbed=True)]
+        assert sorted(quiet_among(alone, 30.0)) == [0]
 
-    def test_the_fastest_counts_whatever_it_is_marked(self) -> None:
-        alone = [
-            replace(QUIET, reference_p50=29.0, disturbed=True),
-            replace(QUIET, reference_p50=40.0),
-        ]
-        assert sorted(quiet_among(alone)) == [0]
+    def test_the_one_that_says_what_is_quiet_counts_whatever_it_is_marked(self) -> None:
+        alone = [replace(QUIET, disturbed=True), replace(QUIET, reference_p50=40.0)]
+        assert sorted(quiet_among(alone, 30.0)) == [0]
+
+    def test_a_trial_is_held_against_the_speed_known_at_its_time(self) -> None:
+        """The host becomes faster by a tenth after the first trial."""
+        early = [QUIET] * LEARN
+        late = [replace(QUIET, p50=14.4, interval=(14.2, 14.6), reference_p50=27.0)] * 2
+        loaded, loads = [early[0], late[0]], [(0.0, 1.0)] * 2
+        found = judged(loads, loaded, [*early, *late], [30.0, 27.0])
+        assert [one["quiet_low"] for one in found] == [16.0, 14.4]
+        assert all(one["holds"] for one in found)
+        by_fastest = judged(loads, loaded, [*early, *late], [27.0, 27.0])
+        assert [one["holds"] for one in by_fastest] == [False, True]
 
     @pytest.mark.parametrize(
         ("number", "places"), [(0, [2]), (2, [2]), (3, [2, 5]), (5, [2, 5]), (6, [5]), (99, [5])]
