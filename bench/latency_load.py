@@ -70,8 +70,9 @@ def planted_load(trials: int) -> tuple[dict[str, Any], list[Check]]:
     fastest = [min(one.reference_p50 for one in alone)] * trials
     sound = _sound(judged(loads, loaded, alone, fastest))
     checks = _report(found)
-    print(f"\nsound if only the fastest minute of the run is quiet: {sound:.0%}; as fast as that were")
-    print(f"{len(quiet_among(alone, fastest[0]))} of {len(alone)} measurements without the load")
+    print(f"\nsound if only the fastest minute of the run is quiet: {sound:.0%}")
+    quiet = quiet_among(alone, fastest[0])
+    print(f"as fast as that: {len(quiet)} of {len(alone)} measurements without the load")
     timings = {"loaded": loaded, "alone": alone}
     return {
         "trials": found,
